@@ -1,0 +1,1 @@
+"""The agreement: what both sides of the trust boundary must compute alike."""
