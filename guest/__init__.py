@@ -1,0 +1,1 @@
+"""The boot agent: runs once per boot, then keeps watch."""

@@ -1,0 +1,105 @@
+"""The agent's process: `python -m guest`, started by strongroom-agent.service and by nothing else."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from socket import socket
+
+from guest import evidence
+from guest.attester import Attester
+from guest.boot import boot
+from guest.grants import Grants
+from guest.machine import units
+from guest.machine.listeners import inherited, wanted
+from guest.machine.tsm import TSM
+from guest.record import Record, sentence
+from guest.stages.serve import TARGET, UNITS
+from guest.system import System
+from guest.watch import keep_watch
+from strongroom.errors import StrongroomError
+from strongroom.host.notify import notify
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    record = Record(args.run / "boot.json")
+    try:
+        asyncio.run(_live(args, record, inherited()))
+    except asyncio.CancelledError:
+        record.end("stopped")
+        return 0
+    except BaseExceptionGroup as group:
+        return _failed(record, _first(group))
+    except BaseException as error:  # noqa: BLE001  whatever it was, it ends this boot in one line
+        return _failed(record, error)
+    return 0
+
+
+def _failed(record: Record, error: BaseException) -> int:
+    record.end("failed", error)
+    # No traceback: its frames hold keys.
+    print(f"strongroom-agent: {sentence(error)}", file=sys.stderr, flush=True)
+    return error.exit_code if isinstance(error, StrongroomError) else 1
+
+
+async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str, socket]) -> None:
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    if me is not None:
+        loop.add_signal_handler(signal.SIGTERM, me.cancel)
+    async with AsyncExitStack() as teardown:
+        grants = Grants()
+        teardown.callback(grants.wipe)
+        attester = Attester(TSM(args.tsm), args.tpm)
+        for service in (
+            grants.serve(wanted(listeners, "credentials")),
+            evidence.serve(wanted(listeners, "evidence"), attester),
+        ):
+            teardown.push_async_callback(_end, asyncio.create_task(service))
+        teardown.push_async_callback(units.stop, TARGET, *reversed(UNITS))
+        system = System(
+            seed=args.seed,
+            engine_venv=args.engine,
+            attester=attester,
+            grants=grants,
+            record=record,
+        )
+        await boot(system)
+        record.end("serving")
+        notify("READY=1")
+        await keep_watch(system)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="strongroom-agent",
+        description="Boots this confidential VM: measure, attest, obtain keys, mount, certify, serve. Needs its units.",
+    )
+    parser.add_argument("--seed", type=Path, default=Path("/var/lib/cloud/seed/nocloud"), help="NoCloud seed")
+    parser.add_argument(
+        "--tsm", type=Path, default=Path("/sys/kernel/config/tsm/report"), help="configfs-tsm reports"
+    )
+    parser.add_argument("--tpm", type=Path, default=None, help="vTPM to extend as well, e.g. /dev/tpmrm0")
+    parser.add_argument(
+        "--engine", type=Path, default=Path("/usr/lib/strongroom/engine"), help="the engine's venv"
+    )
+    parser.add_argument("--run", type=Path, default=Path("/run/strongroom"), help="where boot.json goes")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

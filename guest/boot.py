@@ -1,0 +1,27 @@
+"""The one path from userdata to an open door.
+
+Each stage takes what the stage before it made, and nobody else can make it: a different order does not type-check.
+"""
+
+from guest.stages.certify import certify
+from guest.stages.configure import configure
+from guest.stages.gpu import gpus_ready
+from guest.stages.keys import obtain_keys
+from guest.stages.measure import measure
+from guest.stages.mount import mount
+from guest.stages.serve import Serving, serve
+from guest.stages.tunnel import tunnel
+from guest.system import System
+
+
+async def boot(system: System) -> Serving:
+    """Raises StrongroomError at the first stage that fails; the record then holds its sentence."""
+    stage = system.record.stage
+    config = await stage("configure", configure(system))
+    workload = await stage("measure", measure(system, config))
+    keys = await stage("keys", obtain_keys(system, workload))
+    volumes = await stage("mount", mount(system, keys))
+    identity = await stage("certify", certify(system, volumes))
+    network = await stage("tunnel", tunnel(system, identity))
+    gpus = await stage("gpu", gpus_ready(system, network))
+    return await stage("serve", serve(system, gpus))

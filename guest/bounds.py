@@ -1,0 +1,95 @@
+"""What userdata may change at all, and how far. Everything else is decided by the measured image.
+
+A setting that is not in these tables does not exist for userdata: no engine flag, path, environment variable, file or
+command can be added from outside.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from strongroom.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number between two ends, both allowed."""
+
+    low: int
+    high: int
+    unit: str = ""
+
+    def check(self, value: object, at: str) -> int:
+        if type(value) is not int or not self.low <= value <= self.high:  # bool is an int: type() on purpose
+            unit = f" {self.unit}" if self.unit else ""
+            raise ConfigError(f"{at}: got {shown(value)}, want a whole number {self.low}..{self.high}{unit}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that matches a pattern from end to end."""
+
+    pattern: re.Pattern[str]
+    means: str
+
+    def check(self, value: object, at: str) -> str:
+        if not isinstance(value, str) or not self.pattern.fullmatch(value):
+            raise ConfigError(f"{at}: got {shown(value)}, want {self.means}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One word of a closed list."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: object, at: str) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            raise ConfigError(f"{at}: got {shown(value)}, want one of {', '.join(self.words)}")
+        return value
+
+
+def shown(value: object) -> str:
+    """A value for an error line: short, on one line, never more than a person needs to find it."""
+    text = repr(value) if isinstance(value, str | int | float | bool | type(None)) else type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+NAME: Final = Text(
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), "1..64 letters, digits, dots, dashes or underscores"
+)
+HOST: Final = Text(
+    re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"),
+    "a lowercase DNS name or an IPv4 address",
+)
+SHA256: Final = Text(re.compile(r"[0-9a-f]{64}"), "64 lowercase hex digits (a SHA-256)")
+BROKER_URL: Final = Text(
+    re.compile(r"https://[A-Za-z0-9.\-]+(:[0-9]{1,5})?"), "https://HOST or https://HOST:PORT, no path"
+)
+RESOURCE: Final = Text(
+    re.compile(r"kbs:///[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}"),
+    "kbs:///REPOSITORY/TYPE/TAG",
+)
+# Model ciphertext is untrusted wherever it lies; the prefix keeps userdata from naming anything else.
+SOURCE: Final = Text(
+    re.compile(r"/srv(/[A-Za-z0-9][A-Za-z0-9._-]*)+"), "a path below /srv, without dot segments"
+)
+CERTIFICATE: Final = Text(
+    re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]{1,16384}-----END CERTIFICATE-----\n?"),
+    "one PEM certificate",
+)
+
+BROKER_DEADLINE: Final = Whole(1, 600, "seconds")
+START_DEADLINE: Final = Whole(10, 7200, "seconds")
+PORT: Final = Whole(1024, 65535)
+GPUS: Final = Whole(0, 16)
+TENANTS_MAX: Final = 256
+NAMES_MAX: Final = 16
+
+CONTEXT_LENGTH: Final = Whole(64, 1 << 20, "tokens")
+SEQUENCES: Final = Whole(1, 1024)
+KV_CACHE: Final = Whole(1, 1024, "GiB")
+DTYPE: Final = OneOf(("auto", "bfloat16", "float16", "float32"))
+CACHE_SCOPE: Final = OneOf(("tenant", "request"))

@@ -1,0 +1,70 @@
+"""Local evidence service: a unit of ours asks for evidence over its own key, one framed request a connection.
+
+    request   {"purpose": str, "challenge": base64url, "key": base64url of a DER SPKI}
+    answer    {"bundle": {...}}  or  {"error": "one sentence"}
+
+Which purposes a unit may ask for is fixed here. report_data is computed here and never taken from the peer.
+"""
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Final
+
+from guest.attester import Attester
+from guest.peers import unit_of
+from strongroom.errors import FormatError, PolicyError, StrongroomError
+from strongroom.evidence.binding import Purpose
+from strongroom.wire.canonical import JSON, pack_json, parse_json, unb64u
+from strongroom.wire.framing import FrameReader, frame
+
+DOOR_UNIT: Final = "strongroom-proxy.service"
+ALLOWED: Final = {DOOR_UNIT: frozenset({Purpose.RA_TLS, Purpose.CHANNEL, Purpose.RECEIPT_KEY})}
+TIMEOUT: Final = 10.0  # seconds for a whole request
+_MAX_REQUEST: Final = 16 << 10  # bytes
+
+
+async def serve(listener: socket.socket, attester: Attester) -> None:
+    """Answer until cancelled."""
+    loop = asyncio.get_running_loop()
+    listener.setblocking(False)
+    async with asyncio.TaskGroup() as group:
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            group.create_task(_answer(connection, attester))
+
+
+async def _answer(connection: socket.socket, attester: Attester) -> None:
+    loop = asyncio.get_running_loop()
+    with connection, suppress(OSError, TimeoutError):
+        connection.setblocking(False)
+        async with asyncio.timeout(TIMEOUT):
+            try:
+                answer = await reply(attester, unit_of(connection), await _request(connection))
+            except StrongroomError as error:
+                answer = {"error": " ".join(str(error).split())}
+            await loop.sock_sendall(connection, frame(pack_json(answer)))
+
+
+async def reply(attester: Attester, unit: str, request: bytes) -> dict[str, JSON]:
+    """The answer to one request of `unit`; raises PolicyError or FormatError."""
+    value = parse_json(request, "evidence request", max_bytes=_MAX_REQUEST)
+    if not isinstance(value, dict) or value.keys() != {"purpose", "challenge", "key"}:
+        raise FormatError("evidence request: want exactly purpose, challenge and key")
+    fields = [value[name] for name in ("purpose", "challenge", "key")]
+    purpose, challenge, key = (field if isinstance(field, str) else "" for field in fields)
+    if purpose not in ALLOWED.get(unit, frozenset()):
+        raise PolicyError(f"evidence request: {unit} may not ask for purpose {purpose[:32]!r}")
+    bundle = await attester.evidence(
+        purpose=Purpose(purpose), challenge=unb64u(challenge, "challenge"), key=unb64u(key, "key")
+    )
+    return {"bundle": bundle.to_json()}
+
+
+async def _request(connection: socket.socket) -> bytes:
+    loop, reader = asyncio.get_running_loop(), FrameReader()
+    while True:
+        if not (data := await loop.sock_recv(connection, 4096)):
+            raise FormatError("evidence request: connection ended before a whole frame")
+        if frames := reader.feed(data):
+            return frames[0]

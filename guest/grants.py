@@ -1,0 +1,64 @@
+"""Credentials for our own units, handed to systemd over an AF_UNIX socket and to nobody else.
+
+`LoadCredential=model-key:/run/strongroom/credentials.sock` makes systemd connect from the abstract address
+`\\0<random>/unit/<unit>/<credential>`, read until end of file, and place the bytes in the unit's private ramfs. A unit
+receives exactly what was granted to it by name. Source: systemd.exec(5), LoadCredential=.
+"""
+
+import asyncio
+import socket
+from contextlib import suppress
+
+from guest.peers import credentials
+from strongroom.errors import PolicyError
+from strongroom.host.secret import Secret
+
+
+class Grants:
+    """What each unit may load. Secrets stay in memory here so that a restarted unit gets them again."""
+
+    def __init__(self) -> None:
+        self._granted: dict[tuple[str, str], Secret] = {}
+        self._refused = 0
+
+    def grant(self, unit: str, name: str, value: bytes) -> None:
+        self._granted[unit, name] = Secret(value)
+
+    def wipe(self) -> None:
+        for secret in self._granted.values():
+            secret.wipe()
+        self._granted.clear()
+
+    def take(self, address: object, uid: int) -> Secret:
+        """The credential that a systemd connection from `address` asks for, or PolicyError."""
+        if uid != 0:
+            raise PolicyError(f"credentials: asked by uid {uid}, want systemd itself (uid 0)")
+        if not isinstance(address, bytes) or not address.startswith(b"\0"):
+            raise PolicyError(
+                "credentials: peer has no abstract address, want systemd's /unit/NAME/CREDENTIAL"
+            )
+        parts = address[1:].decode("ascii", "replace").split("/")
+        if len(parts) != 4 or parts[1] != "unit":
+            raise PolicyError(
+                "credentials: peer address is of another shape, want systemd's /unit/NAME/CREDENTIAL"
+            )
+        secret = self._granted.get((parts[2], parts[3]))
+        if secret is None:
+            raise PolicyError(f"credentials: {parts[2]} was never granted {parts[3]}")
+        return secret
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer systemd until cancelled. A refusal closes the connection without a byte."""
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            connection, address = await loop.sock_accept(listener)
+            with connection:
+                try:
+                    secret = self.take(address, credentials(connection)[1])
+                except PolicyError as error:
+                    print(error, flush=True)
+                    continue
+                connection.setblocking(False)
+                with suppress(OSError):
+                    await loop.sock_sendall(connection, secret.view())

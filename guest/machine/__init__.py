@@ -1,0 +1,1 @@
+"""Devices and kernel interfaces, each behind one module that knows it by path."""

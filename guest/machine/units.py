@@ -1,0 +1,85 @@
+"""systemd units, asked and told through systemctl (which reaches PID 1 without a bus daemon)."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from strongroom.errors import MachineError
+from strongroom.host.run import run
+
+_PROPERTIES: Final = (
+    "ActiveState",
+    "SubState",
+    "Result",
+    "StatusText",
+    "NRestarts",
+    "ExecMainStatus",
+    "MainPID",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitState:
+    name: str
+    active: str  # active, activating, failed, inactive, ...
+    sub: str
+    result: str  # success, exit-code, signal, timeout, start-limit-hit, ...
+    status: str  # the unit's own STATUS= text
+    restarts: int
+    exit_status: int
+    main_pid: int  # 0 when nothing runs
+
+    @property
+    def running(self) -> bool:
+        return self.active == "active"
+
+    def describe(self) -> str:
+        text = f"{self.name} is {self.active} ({self.result}, exit status {self.exit_status})"
+        return f"{text}: {self.status}" if self.status else text
+
+
+async def start(unit: str, *, timeout: float) -> None:
+    """Start a unit and wait until it is ready; MachineError says how it ended otherwise."""
+    try:
+        await asyncio.to_thread(run, ["systemctl", "--no-ask-password", "start", unit], timeout=timeout)
+    except MachineError as error:
+        seen = await state(unit)
+        if seen.running:
+            raise
+        raise MachineError(seen.describe()) from error
+
+
+async def stop(*units: str, timeout: float = 60.0) -> None:
+    await asyncio.to_thread(
+        run, ["systemctl", "--no-ask-password", "stop", *units], timeout=timeout, check=False
+    )
+
+
+async def state(unit: str) -> UnitState:
+    return (await states(unit))[0]
+
+
+async def states(*units: str) -> list[UnitState]:
+    """What systemd knows of each unit, in the order asked."""
+    argv = ["systemctl", "show", "--property", ",".join(("Id", *_PROPERTIES)), *units]
+    done = await asyncio.to_thread(run, argv, timeout=30.0)
+    return parse_show(done.stdout.decode(), units)
+
+
+def parse_show(text: str, units: tuple[str, ...]) -> list[UnitState]:
+    found: dict[str, UnitState] = {}
+    for block in text.strip().split("\n\n"):
+        values = dict(line.partition("=")[::2] for line in block.splitlines())
+        found[values.get("Id", "")] = UnitState(
+            name=values.get("Id", ""),
+            active=values.get("ActiveState", ""),
+            sub=values.get("SubState", ""),
+            result=values.get("Result", ""),
+            status=values.get("StatusText", ""),
+            restarts=int(values.get("NRestarts") or 0),
+            exit_status=int(values.get("ExecMainStatus") or 0),
+            main_pid=int(values.get("MainPID") or 0),
+        )
+    if missing := [unit for unit in units if unit not in found]:
+        raise MachineError(f"systemctl: said nothing of {missing[0]}")
+    return [found[unit] for unit in units]

@@ -1,0 +1,17 @@
+"""What a boot acts on: the paths and services of this guest, fixed before userdata is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from guest.attester import Attester
+from guest.grants import Grants
+from guest.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    seed: Path  # cloud-init NoCloud seed: a directory, or an ISO image or disk
+    engine_venv: Path
+    attester: Attester
+    grants: Grants
+    record: Record

@@ -1,0 +1,102 @@
+"""Mirrors guest/grants.py and guest/peers.py, over real sockets."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from guest.grants import Grants
+from guest.peers import credentials, unit_in
+from strongroom.errors import PolicyError
+
+ADDRESS = b"\0fecaa8311f7bd675/unit/strongroom-fs.service/model-key"
+KEY = bytes(range(32))
+
+
+def granted() -> Grants:
+    grants = Grants()
+    grants.grant("strongroom-fs.service", "model-key", KEY)
+    return grants
+
+
+def test_a_unit_gets_what_it_was_granted() -> None:
+    assert granted().take(ADDRESS, 0).reveal() == KEY
+
+
+@pytest.mark.guarantee("G11")
+@pytest.mark.parametrize(
+    ("address", "uid", "sentence"),
+    [
+        (ADDRESS, 1000, "uid 1000"),
+        (ADDRESS.replace(b"fs", b"engine"), 0, "strongroom-engine.service was never granted model-key"),
+        (ADDRESS.replace(b"model-key", b"other"), 0, "never granted other"),
+        (ADDRESS[1:], 0, "no abstract address"),
+        ("", 0, "no abstract address"),
+        (b"\0x/unit/strongroom-fs.service/model-key/more", 0, "another shape"),
+        (b"\0x/path/strongroom-fs.service/model-key", 0, "another shape"),
+        (b"\0", 0, "another shape"),
+    ],
+)
+def test_everybody_else_gets_nothing(address: object, uid: int, sentence: str) -> None:
+    with pytest.raises(PolicyError, match=sentence) as caught:
+        granted().take(address, uid)
+    assert KEY.hex() not in str(caught.value)
+
+
+def test_wiped_grants_are_gone() -> None:
+    grants = granted()
+    grants.wipe()
+    with pytest.raises(PolicyError, match="never granted"):
+        grants.take(ADDRESS, 0)
+
+
+@pytest.mark.guarantee("G11")
+def test_no_repr_shows_a_credential() -> None:
+    assert KEY.hex() not in repr(granted().__dict__)
+    assert repr(KEY)[2:-1] not in repr(granted().__dict__)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="systemd connects as root, and so must this test")
+def test_serves_the_way_systemd_asks(tmp_path: Path) -> None:
+    """systemd binds its end to an abstract address that names unit and credential, then reads to the end."""
+
+    async def exchange() -> tuple[bytes, bytes]:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "credentials.sock"))
+        listener.listen()
+        task = asyncio.create_task(granted().serve(listener))
+        found = [await asyncio.to_thread(ask, a) for a in (ADDRESS, ADDRESS.replace(b"fs", b"engine"))]
+        task.cancel()
+        listener.close()
+        return found[0], found[1]
+
+    def ask(address: bytes) -> bytes:
+        with socket.socket(socket.AF_UNIX) as systemd:
+            systemd.bind(address)
+            systemd.connect(str(tmp_path / "credentials.sock"))
+            systemd.settimeout(5)
+            return b"".join(iter(lambda: systemd.recv(4096), b""))
+
+    assert asyncio.run(exchange()) == (KEY, b"")
+
+
+def test_units_are_read_from_the_unified_hierarchy() -> None:
+    text = "8:pids:/\n0::/system.slice/strongroom-proxy.service\n"
+    assert unit_in(text, 1) == "strongroom-proxy.service"
+    assert unit_in("0::/system.slice/strongroom-proxy.service/sub\n", 1) == "strongroom-proxy.service"
+    for other in (
+        "",
+        "0::/\n",
+        "0::/init.scope\n",
+        "1:name=systemd:/system.slice/strongroom-proxy.service\n",
+    ):
+        with pytest.raises(PolicyError, match="no service unit"):
+            unit_in(other, 1)
+
+
+def test_peer_credentials_come_from_the_kernel() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert credentials(here) == (os.getpid(), os.getuid(), os.getgid())
