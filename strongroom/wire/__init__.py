@@ -1,0 +1,1 @@
+"""Bytes at the edge: the bounded reader, canonical JSON and framing everything else stands on."""
