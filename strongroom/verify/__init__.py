@@ -1,0 +1,1 @@
+"""Is the evidence genuine? Chains, signatures and bindings; every failure raises."""
