@@ -1,0 +1,1 @@
+"""Is genuine evidence acceptable? Policy in, verdict with every reason out."""
