@@ -1,6 +1,7 @@
 """systemd units, asked and told through systemctl (which reaches PID 1 without a bus daemon)."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,10 +44,11 @@ async def start(unit: str, *, timeout: float) -> None:
     try:
         await asyncio.to_thread(run, ["systemctl", "--no-ask-password", "start", unit], timeout=timeout)
     except MachineError as error:
-        seen = await state(unit)
-        if seen.running:
-            raise
-        raise MachineError(seen.describe()) from error
+        with suppress(MachineError):
+            seen = await state(unit)
+            if not seen.running:
+                error = MachineError(seen.describe())
+        raise error from None
 
 
 async def stop(*units: str, timeout: float = 60.0) -> None:

@@ -1,0 +1,1 @@
+"""Golden values: what a genuine machine must report, computed from the bytes it is made of."""
