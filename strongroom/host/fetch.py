@@ -1,0 +1,204 @@
+"""The only outgoing HTTP: to one peer whose key or authority is pinned, every answer bounded in size and time.
+
+The peer is checked before the first byte of HTTP is written, on every connection. Nothing is followed, decompressed,
+cached, proxied or retried here. Who the peer is not, is a VerifyError; that it cannot be reached, a TransportError.
+"""
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from yarl import URL
+
+from strongroom.errors import ConfigError, ProtocolError, StrongroomError, TransportError, VerifyError
+
+MAX_COOKIES: Final = 8
+_CHUNK: Final = 64 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Whom a connection has to end at: a certificate under `ca_pem` for the very host, or a key. Exactly one."""
+
+    ca_pem: str | None = None
+    spki_sha256: bytes | None = None  # SHA-256 of the DER SubjectPublicKeyInfo
+
+    def __post_init__(self) -> None:
+        if (self.ca_pem is None) == (self.spki_sha256 is None):
+            raise ConfigError("pin: want a CA certificate or the SHA-256 of a key, and not both")
+        if self.spki_sha256 is not None and len(self.spki_sha256) != 32:
+            raise ConfigError(f"pin: key digest is {len(self.spki_sha256)} bytes, want the 32 of a SHA-256")
+
+    def context(self) -> ssl.SSLContext:
+        """A client context that trusts nothing but this pin, TLS 1.2 at least."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.ca_pem is None:  # the key is compared once the handshake has proved it, see PinnedConnector
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            return context
+        try:
+            context.load_verify_locations(cadata=self.ca_pem)
+        except (ssl.SSLError, ValueError):
+            raise ConfigError("pin: the CA certificate is not PEM") from None
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    status: int
+    body: bytes = field(repr=False)
+    cookies: Mapping[str, str] = field(repr=False)
+    peer_spki_sha256: bytes
+
+
+class PinnedConnector(aiohttp.TCPConnector):
+    """Hands out a connection only once its peer is known to be the pinned one."""
+
+    def __init__(self, pin: Pin) -> None:
+        super().__init__(ssl=pin.context(), limit=1)
+        self._pin = pin
+        self.peer_spki_sha256 = b""
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """Called before a request is written, for a new connection and for one used before."""
+        connection = await super().connect(req, traces, timeout)
+        try:
+            self.peer_spki_sha256 = _peer_spki_sha256(connection)
+            if self._pin.spki_sha256 not in (None, self.peer_spki_sha256):
+                raise VerifyError(f"key of the peer is {self.peer_spki_sha256.hex()}, want the pinned one")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class Fetcher:
+    """Requests to one https URL, whose path goes before every path asked for. A context manager."""
+
+    def __init__(self, url: str, pin: Pin) -> None:
+        self.url = checked_url(url)
+        self._pin = pin
+
+    async def __aenter__(self) -> Self:
+        self._connector = PinnedConnector(self._pin)
+        self._session = aiohttp.ClientSession(
+            connector=self._connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "strongroom"},
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        cookies: Mapping[str, str] | None = None,
+        max_bytes: int,
+        timeout_s: float,
+    ) -> Response:
+        """The answer, whatever its status. A body is sent as JSON; an answer over `max_bytes` is a ProtocolError."""
+        where = f"{self.url}{path}"
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+        try:
+            async with self._session.request(
+                method,
+                URL(where, encoded=True),
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as answer:
+                content = await _read(answer, max_bytes)
+                found = {name: morsel.value for name, morsel in list(answer.cookies.items())[:MAX_COOKIES]}
+        except VerifyError as error:
+            raise VerifyError(f"{self.url}: {error}") from None
+        except ProtocolError as error:
+            raise ProtocolError(f"{method} {where}: {error}") from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _as_ours(error, f"{method} {where}", timeout_s) from None
+        return Response(
+            status=answer.status,
+            body=content,
+            cookies=found,
+            peer_spki_sha256=self._connector.peer_spki_sha256,
+        )
+
+
+def checked_url(text: str) -> str:
+    """An https URL of host, port and path prefix without a slash at its end; ConfigError for anything else."""
+    try:
+        url = URL(text)
+        plain = (
+            url.with_path("/") == url.origin().with_path("/") and not url.query_string and not url.fragment
+        )
+        if url.scheme == "https" and url.host and url.port and url.user is None and plain:
+            return text.rstrip("/")
+    except ValueError:
+        pass  # said below, like every other way to be wrong
+    raise ConfigError(f"url: got {text[:200]!r}, want https://host[:port][/path]")
+
+
+async def _read(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    if "Content-Encoding" in answer.headers:
+        raise ProtocolError("answer is compressed, want it as it is")
+    content = bytearray()
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+        content += chunk
+        if len(content) > max_bytes:
+            answer.close()
+            raise ProtocolError(f"answer is longer than {max_bytes} bytes")
+    return bytes(content)
+
+
+def _peer_spki_sha256(connection: Connection) -> bytes:
+    secured = connection.transport and connection.transport.get_extra_info("ssl_object")
+    der = secured.getpeercert(binary_form=True) if secured else None
+    if not der:
+        raise VerifyError("peer showed no certificate, want the pinned one")
+    try:
+        key = x509.load_der_x509_certificate(der).public_key()
+        return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    except (ValueError, UnsupportedAlgorithm):
+        raise VerifyError("peer's certificate holds no key we can read") from None
+
+
+def _as_ours(error: Exception, asked: str, timeout_s: float) -> StrongroomError:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", None) or str(error.certificate_error)
+        return VerifyError(f"{asked}: certificate is not under the pinned authority: {reason.lower()}")
+    if isinstance(error, TimeoutError):
+        return TransportError(f"{asked}: no answer within {timeout_s:g} s")
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return TransportError(f"{asked}: tls failed: {error.os_error.strerror or 'handshake broken off'}")
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return TransportError(f"{asked}: {os.strerror(error.errno).lower()}")
+    if isinstance(error, OSError) and error.strerror:
+        return TransportError(f"{asked}: {error.strerror.lower()}")  # a name that does not resolve
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+        return TransportError(f"{asked}: answer is not whole HTTP")
+    return TransportError(f"{asked}: connection broke off ({type(error).__name__})")
