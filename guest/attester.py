@@ -8,11 +8,10 @@ from typing import Final
 from guest.machine import tpm
 from guest.machine.tsm import TSM, TSMReport
 from strongroom.errors import PolicyError
-from strongroom.evidence.binding import Purpose, is_reserved, report_data
+from strongroom.evidence.binding import MAGIC, SIZE, Purpose, is_reserved, report_data
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.snp import SNPReport
-from strongroom.wire.canonical import JSON, pack_json
 
 PCR: Final = 15  # free for the operating system; the image masks systemd's own use of it
 
@@ -29,9 +28,9 @@ class Attester:
     def log(self) -> EventLog:
         return self._log
 
-    async def extend(self, name: str, payload: JSON | bytes) -> None:
+    async def extend(self, name: str, payload: bytes) -> None:
         """Append an event: to the log that every bundle commits to, and to the vTPM where there is one."""
-        event = Event(name, payload if isinstance(payload, bytes) else pack_json(payload))
+        event = Event(name, payload)
         async with self._turn:
             log = self._log.extend(event)
             if self._tpm_path is not None:
@@ -58,7 +57,8 @@ class Attester:
 
     async def for_broker(self, kbs_report_data: bytes) -> tuple[bytes, bytes]:
         """Report and certificate table over report data of the key broker's shape, and of no other."""
-        if not is_reserved(kbs_report_data) or len(kbs_report_data) != 64:
+        ours = kbs_report_data.startswith(MAGIC)
+        if len(kbs_report_data) != SIZE or ours or not is_reserved(kbs_report_data):
             raise PolicyError(
                 "broker report data: not of the key broker's shape, want 33 to 48 significant bytes"
             )
@@ -67,7 +67,7 @@ class Attester:
 
     async def own_report(self) -> SNPReport:
         """What the silicon says of this machine before anything else is known (report data: zeros)."""
-        return SNPReport.parse((await self._report(bytes(64))).outblob)
+        return SNPReport.parse((await self._report(bytes(SIZE))).outblob)
 
     async def _report(self, data: bytes) -> TSMReport:
         async with self._turn:

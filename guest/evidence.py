@@ -53,6 +53,8 @@ async def reply(attester: Attester, unit: str, request: bytes) -> dict[str, JSON
         raise FormatError("evidence request: want exactly purpose, challenge and key")
     fields = [value[name] for name in ("purpose", "challenge", "key")]
     purpose, challenge, key = (field if isinstance(field, str) else "" for field in fields)
+    if not key:
+        raise FormatError("evidence request: key is empty, want a DER SPKI")
     if purpose not in ALLOWED.get(unit, frozenset()):
         raise PolicyError(f"evidence request: {unit} may not ask for purpose {purpose[:32]!r}")
     bundle = await attester.evidence(

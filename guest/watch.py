@@ -6,9 +6,9 @@ from typing import Final
 from guest import engine
 from guest.machine import units
 from guest.machine.netns import check_sealed
-from guest.stages.serve import UNITS
+from guest.stages.serve import SOUND, UNITS
 from guest.system import System
-from strongroom.errors import MachineError
+from strongroom.errors import MachineError, VerifyError
 from strongroom.host.notify import notify
 
 PERIOD: Final = 1.0  # seconds
@@ -24,6 +24,9 @@ async def keep_watch(system: System) -> None:
         for unit in seen:
             if unit.active == "failed" and unit.result == "start-limit-hit":
                 raise MachineError(f"{unit.describe()}: restarted too often")
+        fs = seen[0]
+        if fs.running and fs.status and not fs.status.startswith(SOUND):
+            raise VerifyError(f"model: {fs.status}")
         running = next(unit for unit in seen if unit.name == engine.UNIT)
         if running.main_pid:
             check_sealed(running.main_pid)

@@ -6,6 +6,7 @@ from guest.stages.measure import Workload
 from guest.system import System
 from strongroom.broker.resource import VolumeKey
 from strongroom.host.release import release_key
+from strongroom.wire.canonical import JSON, pack_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,9 @@ async def obtain_keys(system: System, workload: Workload) -> Keys:
         collect=system.attester.for_broker,
         deadline_s=broker.deadline_s,
     )
-    await system.attester.extend(
-        "keys",
-        {"resource": workload.config.model.key, "broker_spki_sha256": released.broker_spki_sha256.hex()},
-    )
+    event: JSON = {
+        "resource": workload.config.model.key,
+        "broker_spki_sha256": released.broker_spki_sha256.hex(),
+    }
+    await system.attester.extend("keys", pack_json(event))
     return Keys(workload=workload, volume=released.volume)

@@ -8,6 +8,7 @@ from guest.engine import EnginePlan
 from guest.system import System
 from strongroom.errors import PolicyError
 from strongroom.measure.tree import words
+from strongroom.wire.canonical import pack_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,6 @@ async def measure(system: System, config: Config) -> Workload:
         )
     plan = engine.plan(config, system.engine_venv)
     system.record.note(engine={"name": "vllm", "version": plan.version, "flags_sha256": plan.flags_sha256})
-    await system.attester.extend("gpu", {"count": config.gpus})
-    await system.attester.extend("engine", plan.claim())
+    await system.attester.extend("gpu", pack_json({"count": config.gpus}))
+    await system.attester.extend("engine", pack_json(plan.claim()))
     return Workload(config=config, plan=plan, measurement=report.measurement)

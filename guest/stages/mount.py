@@ -39,9 +39,8 @@ async def mount(system: System, keys: Keys) -> Volumes:
     if not await asyncio.to_thread(Path(MOUNT).is_mount):
         raise MachineError(f"mount: {UNIT} is ready but {MOUNT} is no mount point")
     volumes = Volumes(workload=keys.workload, root=root, epoch=volume.epoch, path=Path(MOUNT))
-    await system.attester.extend("model", volumes.model())
-    await system.attester.extend(
-        "boot-done", {}
-    )  # from here on the log cannot be taken for a boot in progress
+    await system.attester.extend("model", pack_json(volumes.model()))
+    # From here on the log cannot be taken for that of a boot in progress.
+    await system.attester.extend("boot-done", pack_json({}))
     system.record.note(model=volumes.model())
     return volumes

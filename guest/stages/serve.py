@@ -12,11 +12,12 @@ from guest.machine.netns import check_sealed
 from guest.stages.gpu import GpuReady
 from guest.stages.mount import UNIT as FS_UNIT
 from guest.system import System
-from strongroom.errors import MachineError
+from strongroom.errors import MachineError, VerifyError
 from strongroom.host.notify import notify
 
 TARGET: Final = "strongroom-serving.target"
 UNITS: Final = (FS_UNIT, engine.UNIT, DOOR_UNIT)
+SOUND: Final = "serving "  # how the filesystem's status begins while every block it read was genuine
 START_TIMEOUT: Final = (
     30.0  # seconds for systemd to start the engine's process, not for the engine to be ready
 )
@@ -37,15 +38,27 @@ async def serve(system: System, ready: GpuReady) -> Serving:
     check_sealed((await units.state(engine.UNIT)).main_pid)
     deadline = time.monotonic() + workload.config.engine.start_deadline_s
     while not await _door_open():
-        for seen in await units.states(*UNITS):
-            if not seen.running or seen.restarts:
-                raise MachineError(seen.describe())
+        await check_parts()
         if time.monotonic() > deadline:
             raise MachineError(f"engine: no canary answer after {workload.config.engine.start_deadline_s} s")
         notify(f"EXTEND_TIMEOUT_USEC={_EXTEND * 1_000_000}")
         await asyncio.sleep(_POLL)
     await units.start(TARGET, timeout=START_TIMEOUT)  # from now on systemd brings back what may come back
     return Serving(ready=ready)
+
+
+async def check_parts() -> list[units.UnitState]:
+    """The units, all running for the first time; MachineError or VerifyError with the sentence of the one that is not.
+
+    The filesystem is asked first: an engine that read a refused block only knows of an i/o error.
+    """
+    seen = await units.states(*UNITS)
+    if not seen[0].status.startswith(SOUND):
+        raise VerifyError(f"model: {seen[0].status}")
+    for unit in seen:
+        if not unit.running or unit.restarts:
+            raise MachineError(unit.describe())
+    return seen
 
 
 async def _door_open() -> bool:

@@ -1,0 +1,147 @@
+"""Mirrors guest/evidence.py and guest/attester.py, over the simulated silicon's own minting."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from guest import evidence
+from guest.attester import Attester
+from guest.machine.tsm import TSMReport
+from strongroom.errors import FormatError, PolicyError
+from strongroom.evidence.binding import Purpose
+from strongroom.evidence.bundle import Bundle
+from strongroom.verify.bundle import verify_bundle
+from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json
+from strongroom.wire.framing import FrameReader, frame
+from tests.fakes.silicon import roots, silicon
+
+KEY = b"0" * 91
+CHALLENGE = bytes(range(48))
+
+
+class FakeTSM:
+    """guest.machine.tsm.TSM, minting in memory."""
+
+    def __init__(self) -> None:
+        self.chip = silicon()
+        self.asked: list[bytes] = []
+
+    def report(self, report_data: bytes, *, privlevel: int | None = None) -> TSMReport:
+        self.asked.append(report_data)
+        return TSMReport(self.chip.report(report_data), self.chip.certificates(), "sev_guest")
+
+
+@pytest.fixture
+def tsm() -> FakeTSM:
+    return FakeTSM()
+
+
+@pytest.fixture
+def attester(tsm: FakeTSM) -> Attester:
+    return Attester(tsm)  # type: ignore[arg-type]
+
+
+def request(**changes: JSON) -> bytes:
+    value: dict[str, JSON] = {"purpose": "ra-tls", "challenge": b64u(CHALLENGE), "key": b64u(KEY), **changes}
+    return pack_json(value)
+
+
+def test_evidence_commits_to_the_log(attester: Attester, tsm: FakeTSM) -> None:
+    asyncio.run(attester.extend("userdata", bytes(32)))
+    bundle = asyncio.run(attester.evidence(purpose=Purpose.RA_TLS, challenge=CHALLENGE, key=KEY))
+    claims = verify_bundle(
+        bundle,
+        purpose=Purpose.RA_TLS,
+        challenge=CHALLENGE,
+        key=KEY,
+        roots=roots(tsm.chip),
+        now=datetime.now(UTC),
+    )
+    assert claims.events is not None
+    assert claims.events.find("userdata") == bytes(32)
+
+
+def test_the_broker_gets_its_own_shape_and_no_other(attester: Attester) -> None:
+    asyncio.run(attester.for_broker(bytes(range(1, 49)) + bytes(16)))
+    for other in (
+        bytes(64),
+        b"strongroom/rd/v1" + bytes(range(1, 49)),
+        bytes(range(1, 65)),
+        bytes(range(1, 49)),
+    ):
+        with pytest.raises(PolicyError, match="key broker's shape"):
+            asyncio.run(attester.for_broker(other))
+
+
+@pytest.mark.guarantee("G8")
+@pytest.mark.parametrize(
+    ("unit", "purpose"),
+    [
+        ("strongroom-engine.service", "ra-tls"),
+        ("ssh.service", "channel"),
+        ("strongroom-proxy.service", "boot"),
+        ("strongroom-proxy.service", "application"),
+        ("strongroom-proxy.service", "nonsense"),
+    ],
+)
+def test_only_the_door_and_only_for_its_purposes(
+    attester: Attester, tsm: FakeTSM, unit: str, purpose: str
+) -> None:
+    with pytest.raises(PolicyError, match=f"{unit} may not ask"):
+        asyncio.run(evidence.reply(attester, unit, request(purpose=purpose)))
+    assert not tsm.asked
+
+
+def test_the_door_gets_a_bundle_over_what_it_named(attester: Attester) -> None:
+    answer = asyncio.run(evidence.reply(attester, "strongroom-proxy.service", request()))
+    bundle = Bundle.from_json(answer["bundle"])
+    assert (bundle.purpose, bundle.challenge) == (Purpose.RA_TLS, CHALLENGE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: {**v, "report_data": "AA"},  # computed here, never taken from the peer
+        lambda v: {k: x for k, x in v.items() if k != "key"},
+        lambda v: {**v, "challenge": "not base64!"},
+        lambda v: {**v, "challenge": ""},
+        lambda v: {**v, "key": ""},
+    ],
+)
+def test_malformed_requests_get_no_evidence(
+    attester: Attester, tsm: FakeTSM, change: Callable[[dict[str, JSON]], dict[str, JSON]]
+) -> None:
+    value = parse_json(request(), "request")
+    assert isinstance(value, dict)
+    with pytest.raises((FormatError, PolicyError)):
+        asyncio.run(evidence.reply(attester, "strongroom-proxy.service", pack_json(change(value))))
+    assert not tsm.asked
+
+
+def test_a_process_outside_our_units_is_told_no(
+    attester: Attester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "unit_of", lambda connection: "ssh.service")
+
+    async def exchange() -> bytes:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "e.sock"))
+        listener.listen()
+        task = asyncio.create_task(evidence.serve(listener, attester))
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "e.sock")
+        writer.write(frame(request()))
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        task.cancel()
+        listener.close()
+        return answer
+
+    (answer,) = FrameReader().feed(asyncio.run(exchange()))
+    assert parse_json(answer, "answer") == {
+        "error": "evidence request: ssh.service may not ask for purpose 'ra-tls'"
+    }
