@@ -1,0 +1,296 @@
+"""A connection to a server that proved itself: no byte of a request leaves before every verdict has passed.
+
+    Candidate.dial        TLS 1.3 to anyone; no authority is asked
+    Candidate.examine     the certificate's evidence; then, over this very connection, evidence for a fresh
+                          nonce and the connection's own exporter, and evidence for the receipt key
+    Candidate.accept      all of it passed, or PolicyError; only now is there something to send a prompt with
+    AttestedConnection    requests and answers
+
+Evidence in a certificate can be relayed by whoever stole a key from any acceptable machine; it is checked
+first to fail early. What decides is the channel evidence: only the other end of this connection obtains it.
+"""
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from strongroom.appraise.policy import Policy
+from strongroom.appraise.verdict import Verdict, appraise
+from strongroom.errors import ConfigError, FormatError, PolicyError, ProtocolError, VerifyError
+from strongroom.evidence.binding import EXPORTER_LABEL, Purpose, channel_challenge, receipt_challenge
+from strongroom.evidence.bundle import Bundle
+from strongroom.host import tls
+from strongroom.host.http1 import HTTPConnection, Limits, Response
+from strongroom.ratls.acceptance import accept, spki
+from strongroom.ratls.certificate import extract
+from strongroom.verify.bundle import verify_bundle
+from strongroom.verify.claims import Claims
+from strongroom.verify.roots import SIMULATED_LABEL, Roots
+from strongroom.wire.canonical import JSON, parse_json, unb64u
+
+EVIDENCE_PATH: Final = "/.well-known/strongroom/evidence"
+MAX_EVIDENCE: Final = 1 << 20  # bytes of the evidence answer: two bundles and their base64
+_FAR: Final = 1 << 37  # unix seconds; datetime holds no later year
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """The address in https://HOST[:PORT]; ConfigError for anything more, or less."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or 443
+        except ValueError as error:
+            raise ConfigError(f"url: got {url!r}, want https://HOST[:PORT]") from error
+        plain = parts.scheme == "https" and parts.path in ("", "/") and not (parts.query or parts.fragment)
+        if not plain or parts.username is not None or not (_HOST.fullmatch(host) or _is_ip(host)):
+            raise ConfigError(f"url: got {url!r}, want https://HOST[:PORT]")
+        return cls(host, port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 443 else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One piece of evidence: genuine, and judged."""
+
+    purpose: Purpose
+    bundle: Bundle
+    claims: Claims
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What a server proved of itself, and what a policy says to that."""
+
+    address: Address
+    certificate: bytes  # DER
+    certified: Finding
+    channel: Finding
+    receipts: Finding
+    receipt_key: bytes  # DER SubjectPublicKeyInfo
+    group: str | None  # key exchange of the connection
+    answer: bytes  # the evidence answer as it came
+    nonce: bytes
+    exporter: bytes
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.channel, self.certified, self.receipts
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.verdict.passed for finding in self.findings)
+
+    @property
+    def simulated(self) -> bool:
+        return any(finding.claims.simulated for finding in self.findings)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Every distinct reason against this server, the channel's first."""
+        return tuple(dict.fromkeys(reason for finding in self.findings for reason in finding.verdict.reasons))
+
+    def require(self) -> None:
+        """Raise PolicyError with every reason, unless all verdicts passed."""
+        if not self.passed:
+            silicon = f" ({SIMULATED_LABEL})" if self.simulated else ""
+            raise PolicyError(f"{self.address}: refused{silicon}: {'; '.join(self.reasons)}")
+
+
+class Candidate:
+    """A server of which nothing is believed yet: it can be asked for evidence, and for nothing else."""
+
+    def __init__(self, stream: tls.TLSStream, address: Address, *, timeout: float) -> None:
+        self._stream = stream
+        self._http = HTTPConnection(stream, str(address))
+        self._limits = Limits(silence=timeout, total=2 * timeout, body=MAX_EVIDENCE)
+        self.address = address
+
+    @classmethod
+    def dial(cls, address: Address, *, timeout: float = 20.0) -> Self:
+        """A TLS 1.3 connection to whoever answers; `timeout` is the longest silence in seconds."""
+        return cls(tls.connect(address.host, address.port, timeout=timeout), address, timeout=timeout)
+
+    def examine(self, *, policy: Policy, roots: Roots, now: datetime) -> Examination:
+        """All that the server proves, judged. Raises VerifyError or FormatError when it is not genuine.
+
+        A policy that is not met raises nothing here: Examination has every reason.
+        """
+        judge = _Judge(policy, roots, now)
+        certificate = self._stream.peer_certificate_der
+        certified = judge.certificate(certificate)
+        nonce = secrets.token_bytes(32)
+        exporter = self._stream.exporter(EXPORTER_LABEL, 32, nonce)
+        answer = self._ask(nonce)
+        channel_bundle, receipt_key, not_before, receipt_bundle = _parse_answer(answer)
+        channel = judge.bundle(
+            channel_bundle, Purpose.CHANNEL, channel_challenge(nonce, exporter), spki(certificate)
+        )
+        receipts = judge.bundle(
+            receipt_bundle, Purpose.RECEIPT_KEY, receipt_challenge(not_before), receipt_key
+        )
+        _one_machine(channel.claims, certified.claims, "certificate")
+        _one_machine(channel.claims, receipts.claims, "receipt key")
+        return Examination(
+            address=self.address,
+            certificate=certificate,
+            certified=certified,
+            channel=channel,
+            receipts=receipts,
+            receipt_key=receipt_key,
+            group=self._stream.group,
+            answer=answer,
+            nonce=nonce,
+            exporter=exporter,
+        )
+
+    def accept(self, examination: Examination) -> "AttestedConnection":
+        """The connection, now fit for requests. Raises PolicyError unless `examination` of it passed."""
+        if examination.exporter != self._stream.exporter(EXPORTER_LABEL, 32, examination.nonce):
+            raise VerifyError("examination: made over another connection, want this one")
+        examination.require()
+        return AttestedConnection(self._stream, self._http, examination)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, nonce: bytes) -> bytes:
+        target = f"{EVIDENCE_PATH}?nonce={nonce.hex()}"
+        response = self._http.request("GET", target, limits=self._limits)
+        if response.status != 200:
+            raise ProtocolError(f"{self.address}: evidence: http status {response.status}, want 200")
+        return response.read()
+
+
+class AttestedConnection:
+    """An accepted server. Made by Candidate.accept or `open`; one request at a time."""
+
+    def __init__(self, stream: tls.TLSStream, http: HTTPConnection, examination: Examination) -> None:
+        examination.require()
+        self._stream = stream
+        self._http = http
+        self.examination = examination
+
+    @staticmethod
+    def open(
+        url: str, *, policy: Policy, roots: Roots, now: datetime, timeout: float = 20.0
+    ) -> "AttestedConnection":
+        """Dial, examine and accept in one step.
+
+        Raises TransportError, VerifyError (not genuine) or PolicyError (genuine, but refused); the connection
+        is closed then, and carried nothing but a nonce.
+        """
+        candidate = Candidate.dial(Address.parse(url), timeout=timeout)
+        try:
+            examination = candidate.examine(policy=policy, roots=roots, now=now)
+            return candidate.accept(examination)
+        except BaseException:
+            candidate.close()
+            raise
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        limits: Limits | None = None,
+    ) -> Response:
+        """The answer's head; iterate over it for the exact body bytes as they come."""
+        return self._http.request(method, path, headers=headers, body=body, limits=limits)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    policy: Policy
+    roots: Roots
+    now: datetime
+
+    def certificate(self, der: bytes) -> Finding:
+        claims = accept(der, roots=self.roots, now=self.now)
+        return self._finding(Purpose.RA_TLS, extract(der), claims)
+
+    def bundle(self, bundle: Bundle, purpose: Purpose, challenge: bytes, key: bytes) -> Finding:
+        claims = verify_bundle(
+            bundle, purpose=purpose, challenge=challenge, key=key, roots=self.roots, now=self.now
+        )
+        return self._finding(purpose, bundle, claims)
+
+    def _finding(self, purpose: Purpose, bundle: Bundle, claims: Claims) -> Finding:
+        verdict = appraise(claims, self.policy, now=self.now)
+        return Finding(purpose=purpose, bundle=bundle, claims=claims, verdict=verdict)
+
+
+def _one_machine(channel: Claims, other: Claims, name: str) -> None:
+    # Two acceptable machines that share a key: the key has left one of them.
+    for field in ("measurement", "host_data"):
+        found, wanted = getattr(other, field), getattr(channel, field)
+        if found != wanted:
+            raise VerifyError(f"{name}: {field} is {found.hex()}, and the channel's is {wanted.hex()}")
+
+
+def _parse_answer(answer: bytes) -> tuple[Bundle, bytes, datetime, Bundle]:
+    value = parse_json(answer, "evidence answer", max_bytes=MAX_EVIDENCE)
+    outer = _object(value, {"channel", "receipt_key"}, "evidence answer")
+    inner = _object(outer["receipt_key"], {"key", "not_before", "bundle"}, "evidence answer.receipt_key")
+    key, not_before = inner["key"], inner["not_before"]
+    if not isinstance(key, str) or type(not_before) is not int or not 0 <= not_before < _FAR:
+        raise FormatError("evidence answer.receipt_key: want key as text and not_before in unix seconds")
+    if not_before % 60:  # evidence commits to minutes: loose seconds could be changed unseen
+        raise FormatError(f"evidence answer.receipt_key: not_before is {not_before}, want a whole minute")
+    return (
+        Bundle.from_json(outer["channel"]),
+        unb64u(key, "evidence answer.receipt_key.key"),
+        datetime.fromtimestamp(not_before, UTC),
+        Bundle.from_json(inner["bundle"]),
+    )
+
+
+def _object(value: JSON, keys: set[str], subject: str) -> dict[str, JSON]:
+    if not isinstance(value, dict) or value.keys() != keys:
+        raise FormatError(f"{subject}: want exactly the keys {', '.join(sorted(keys))}")
+    return value
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
