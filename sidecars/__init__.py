@@ -1,0 +1,1 @@
+"""Daemons that keep running beside the engine: one process each, and none imports another."""

@@ -1,0 +1,53 @@
+"""Telling the service manager how we are. The one place that knows systemd's library, and works without it.
+
+The protocol is one datagram of NAME=value lines to the socket named by $NOTIFY_SOCKET (sd_notify(3)). Nobody
+listening is not an error: the same program runs in a terminal.
+"""
+
+import os
+import socket
+from typing import Final
+
+try:
+    from systemd.daemon import notify as _library
+except ImportError:  # not installed, or "systemd" is only a folder of unit files
+    _library = None
+
+_SOCKET: Final = "NOTIFY_SOCKET"
+_PATIENCE: Final = 1.0  # seconds; a manager that does not read must not hold us up
+
+
+def notify(state: str) -> bool:
+    """Send lines like "READY=1" or "STATUS=..."; False when nobody took them. Raises no OSError."""
+    if not os.environ.get(_SOCKET):
+        return False
+    try:
+        return bool((_library or _datagram)(state))
+    except OSError:  # the manager went away: what we tell it cannot matter to what we serve
+        return False
+
+
+def status(sentence: str) -> bool:
+    """Show one sentence in `systemctl status`. A line break cannot smuggle in a second assignment."""
+    return notify("STATUS=" + " ".join(sentence.split()))
+
+
+def watchdog_interval() -> float | None:
+    """Seconds between WATCHDOG=1 pings, half of what the unit allows; None when nobody waits for them."""
+    allowed, owner = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not (allowed.isascii() and allowed.isdigit() and int(allowed)):
+        return None
+    if owner and owner != str(os.getpid()):
+        return None
+    return int(allowed) / 1_000_000 / 2
+
+
+def _datagram(state: str) -> bool:
+    address = os.environ[_SOCKET]
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(_PATIENCE)
+        sender.connect(address)
+        sender.sendall(state.encode())
+    return True

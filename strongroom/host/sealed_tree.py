@@ -1,0 +1,159 @@
+"""A sealed tree on disk, opened for reading. The disk belongs to a stranger: sizes are checked, links are not
+followed, ciphertext is copied before it is opened (a mapped file could change between check and use).
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+from strongroom.errors import MachineError, VerifyError
+from strongroom.sealed.chunks import TAG_SIZE
+from strongroom.sealed.header import ManifestHeader
+from strongroom.sealed.keys import Octets
+from strongroom.sealed.manifest import Manifest, SealedFile
+from strongroom.sealed.volume import MAX_MANIFEST, OpenedObject, open_volume
+
+MANIFEST: Final = "MANIFEST"
+TAGS: Final = "TAGS"
+OBJECTS: Final = "objects"
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class StoredObject:
+    """One object: its open file, its tags, its key. For several threads, each with its own buffers."""
+
+    __slots__ = ("_directory", "_fd", "_opened", "chunking", "file", "name")
+
+    def __init__(self, opened: OpenedObject, directory: int) -> None:
+        self.file: Final[SealedFile] = opened.file
+        self.chunking: Final = opened.chunking
+        self.name: Final = opened.file.object_name
+        self._opened: Final = opened
+        self._directory: Final = directory
+        self._fd: Final = self._open()
+
+    def load(self, first: int, slots: Sequence[memoryview]) -> None:
+        """Read consecutive chunks from `first` on, one into each slot; a slot has exactly its chunk's length.
+
+        Raises VerifyError when the object ends early, MachineError when the store cannot be read.
+        """
+        offset, want = first << self.chunking.chunk_log2, sum(map(len, slots))
+        try:
+            got = os.preadv(self._fd, slots, offset)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise MachineError(f"object {self.name}: {_words(error)} at byte {offset}") from error
+            got = self._load_again(slots, offset)
+        if got != want:
+            raise VerifyError(f"object {self.name}: {got} bytes at byte {offset}, want {want}")
+
+    def open(self, index: int, slot: memoryview, out: memoryview) -> None:
+        """Fill `out` with the plaintext of a chunk. `slot` holds its ciphertext and TAG_SIZE bytes of room
+        behind.
+
+        Raises VerifyError naming object and chunk; then `out` must not be used.
+        """
+        slot[-TAG_SIZE:] = self._opened.tag(index)
+        try:
+            self._opened.cipher.open(index, slot, out)
+        except VerifyError as error:
+            raise VerifyError(f"object {self.name}: {error}") from None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _open(self) -> int:
+        fd = _open_regular(self.name, self._directory, f"object {self.name}", want=self.file.size)
+        if (found := os.fstat(fd).st_size) != self.file.size:
+            os.close(fd)
+            raise VerifyError(f"object {self.name}: {found} bytes, want {self.file.size}")
+        return fd
+
+    def _load_again(self, slots: Sequence[memoryview], offset: int) -> int:
+        fresh = self._open()
+        os.dup2(fresh, self._fd, inheritable=False)  # in place: other threads hold the same number
+        os.close(fresh)
+        try:
+            return os.preadv(self._fd, slots, offset)
+        except OSError as error:
+            raise MachineError(f"object {self.name}: {_words(error)} at byte {offset}") from error
+
+
+class SealedTree:
+    """A genuine manifest and every object of it, found on disk and of the right length."""
+
+    def __init__(self, header: ManifestHeader, manifest: Manifest, objects: tuple[StoredObject, ...]) -> None:
+        self.header = header
+        self.manifest = manifest
+        self.objects = objects
+
+    @classmethod
+    @contextmanager
+    def open(cls, source: Path, *, model_key: Octets, epoch: int, root: bytes) -> Iterator[Self]:
+        """Open the tree at `source`, and close its files at the end.
+
+        Raises, in this order: what open_volume() raises; VerifyError for other TAGS; VerifyError naming the
+        first object that is missing or has another length.
+        """
+        with ExitStack() as stack:
+            top = _open_directory(source, None, f"sealed tree {source}")
+            stack.callback(os.close, top)
+            header, manifest, opened = _genuine(top, model_key, epoch, root)
+            directory = _open_directory(OBJECTS, top, OBJECTS)
+            stack.callback(os.close, directory)
+            objects = []
+            for one in opened:
+                objects.append(StoredObject(one, directory))
+                stack.callback(objects[-1].close)
+            yield cls(header, manifest, tuple(objects))
+
+
+def _genuine(
+    top: int, model_key: Octets, epoch: int, root: bytes
+) -> tuple[ManifestHeader, Manifest, tuple[OpenedObject, ...]]:
+    # A function of its own: the volume, and the keys in it, are gone when the objects have theirs.
+    volume = open_volume(_read(MANIFEST, top, MAX_MANIFEST), model_key=model_key, epoch=epoch, root=root)
+    return volume.header, volume.manifest, volume.open_objects(_read(TAGS, top, volume.tags_size))
+
+
+def _read(name: str, directory: int, most: int) -> bytes:
+    subject = name.lower()
+    with os.fdopen(_open_regular(name, directory, subject), "rb", buffering=0) as file:
+        if (size := os.fstat(file.fileno()).st_size) > most:
+            raise VerifyError(f"{subject}: {size} bytes, want at most {most}")
+        content = bytearray()
+        while piece := file.read(min(1 << 20, most + 1 - len(content))):
+            content += piece
+    return bytes(content)
+
+
+def _open_regular(name: str, directory: int, subject: str, *, want: int | None = None) -> int:
+    try:
+        fd = os.open(name, _OPEN, dir_fd=directory)
+    except FileNotFoundError:
+        wanted = "" if want is None else f", want {want} bytes"
+        raise VerifyError(f"{subject}: missing{wanted}") from None
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise MachineError(f"{subject}: too many open files, raise LimitNOFILE") from error
+        raise MachineError(f"{subject}: {_words(error)}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise VerifyError(f"{subject}: not a regular file")
+    return fd
+
+
+def _open_directory(path: Path | str, directory: int | None, subject: str) -> int:
+    try:
+        return os.open(path, _DIRECTORY, dir_fd=directory)
+    except OSError as error:
+        raise MachineError(f"{subject}: {_words(error)}") from error
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or "failed").lower()

@@ -1,0 +1,123 @@
+"""Mirrors strongroom/sealed/manifest.py."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from strongroom.errors import FormatError
+from strongroom.sealed.manifest import (
+    INLINE_BELOW,
+    Directory,
+    Entry,
+    InlineFile,
+    Manifest,
+    SealedFile,
+    Symlink,
+    check_name,
+)
+
+FOLDER = Directory(path="d", mode=0o755, mtime=5)
+SMALL = InlineFile(path="d/small", mode=0o644, mtime=5, content=b"hello")
+LARGE = SealedFile(
+    path="large",
+    mode=0o600,
+    mtime=5,
+    size=INLINE_BELOW,
+    object_id=b"o" * 16,
+    file_id=b"f" * 16,
+    sha256=b"s" * 32,
+)
+LINK = Symlink(path="link", mtime=5, target="d/small")
+MANIFEST = Manifest(name="org/model-7b", entries=(FOLDER, SMALL, LARGE, LINK), tags_sha256=b"t" * 32)
+
+
+def test_round_trip() -> None:
+    assert Manifest.parse(MANIFEST.pack()) == MANIFEST
+    assert MANIFEST.objects == (LARGE,)
+    assert LARGE.object_name == "6f" * 16
+
+
+def test_an_empty_tree_is_a_tree() -> None:
+    empty = Manifest(name="m", entries=(), tags_sha256=bytes(32))
+    assert Manifest.parse(empty.pack()) == empty
+
+
+def changed(change: Callable[[Any], None]) -> bytes:
+    raw = json.loads(MANIFEST.pack())
+    change(raw)
+    return json.dumps(raw).encode()
+
+
+def entry(number: int, **members: Any) -> Callable[[Any], None]:
+    return lambda raw: raw["entries"][number].update(members)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda raw: raw.update(extra=1), "unknown member 'extra'"),
+        (lambda raw: raw.pop("name"), "name is NoneType, want text"),
+        (lambda raw: raw.update(name="a b"), "name is 'a b'"),
+        (lambda raw: raw.update(entries={}), "entries is dict, want a list"),
+        (lambda raw: raw.update(tags_sha256="00"), "tags_sha256 is not 64 lowercase hex digits"),
+        (lambda raw: raw.update(tags_sha256="AA" * 32), "not 64 lowercase hex digits"),
+        (lambda raw: raw["entries"].append(7), "got int, want an object"),
+        (lambda raw: raw["entries"].reverse(), "out of order|lies in no directory"),
+        (lambda raw: raw["entries"].append(raw["entries"][-1]), "there twice"),
+        (lambda raw: raw["entries"].pop(0), "lies in no directory"),
+        (entry(0, type="fifo"), "type is 'fifo'"),
+        (entry(0, type=None), "type is NoneType"),
+        (entry(0, size=4), "unknown member 'size'"),
+        (entry(0, mode=0o4755), "mode is 2541, want 0..511"),
+        (entry(0, mode=True), "mode is bool, want a whole number"),
+        (entry(0, mtime=-1), "mtime is -1"),
+        (entry(0, path=".."), "has a part '..'"),
+        (entry(1, content="aGVsbG8="), "base64url"),
+        (entry(1, content="A" * 4 * INLINE_BELOW), "inline size is 196608"),
+        (entry(2, size=INLINE_BELOW - 1), "size is 65535"),
+        (entry(2, size=(1 << 48) + 1), "size is"),
+        (entry(2, object_id="../" + "0" * 29), "object_id is not 32 lowercase hex digits"),
+        (entry(2, sha256=None), "sha256 is NoneType"),
+        (entry(3, target="../out"), "leaves the tree"),
+        (entry(3, target="x" * 4096), "target of 4096 bytes"),
+    ],
+)
+def test_rejects_and_says_why(change: Callable[[Any], None], why: str) -> None:
+    with pytest.raises(FormatError, match=why):
+        Manifest.parse(changed(change))
+
+
+def with_entries(*entries: Entry) -> Manifest:
+    return Manifest(name="m", entries=entries, tags_sha256=bytes(32))
+
+
+def second(**members: Any) -> SealedFile:
+    fields = {name: getattr(LARGE, name) for name in LARGE.__slots__}
+    return SealedFile(**fields | {"path": "large-2", "object_id": b"O" * 16, "file_id": b"F" * 16} | members)
+
+
+@pytest.mark.guarantee("G4")
+def test_no_two_files_share_an_object_or_a_key() -> None:
+    with_entries(LARGE, second())
+    with pytest.raises(FormatError, match=r"object id .* is there twice"):
+        with_entries(LARGE, second(object_id=LARGE.object_id))
+    with pytest.raises(FormatError, match=r"file id .* is there twice"):
+        with_entries(LARGE, second(file_id=LARGE.file_id))
+
+
+def test_a_file_is_no_parent() -> None:
+    inside = InlineFile(path="large/x", mode=0, mtime=0, content=b"")
+    with pytest.raises(FormatError, match="lies in no directory"):
+        with_entries(LARGE, inside)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a b", "a\n", "ü", "a;b"])
+def test_names_are_plain(name: str) -> None:
+    with pytest.raises(FormatError, match="name is"):
+        check_name(name)
+
+
+def test_content_stays_out_of_repr() -> None:
+    assert "hello" not in repr(MANIFEST)
