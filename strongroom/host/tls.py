@@ -1,0 +1,309 @@
+"""TLS 1.3 on bytes and on a blocking socket. The only module that imports OpenSSL.
+
+The standard `ssl` module cannot export keying material, so evidence could not be bound to a connection with
+it. `TLSEngine` is sans-IO (ciphertext in, plaintext out; the caller owns the socket); `TLSStream` is its
+blocking shell for a client.
+
+    versions   TLS 1.3 only
+    suites     AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305
+    groups     X25519MLKEM768, X25519, P-256, in that order; the hybrid is left out when the linked OpenSSL does
+               not know it, and `TLSEngine.group` says what a connection got
+    ALPN       none: choosing a protocol takes a callback made at run time, hence memory that is both writable and
+               executable, which the door's unit forbids. HTTP/1.1 is all that is spoken
+    resumption none. OpenSSL still sends two NewSessionTicket messages, which pyOpenSSL cannot turn off; a client
+               that offers one back gets a full handshake. No early data
+
+Nobody here checks a certificate against an authority: a peer is accepted by its evidence, and the handshake
+proves only possession of the certificate's key.
+"""
+
+import ipaddress
+import math
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, NoReturn, Self
+
+from cryptography import x509
+from cryptography.hazmat.bindings.openssl.binding import Binding
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+
+from strongroom.errors import MachineError, ProtocolError, TransportError
+
+GROUPS: Final = (b"X25519MLKEM768:X25519:P-256", b"X25519:P-256")  # the first accepted list is used
+_CIPHERS: Final = b"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
+_LIB: Final = Binding().lib  # the same library under pyOpenSSL, for the two calls it does not wrap
+_READ: Final = 64 * 1024  # bytes taken from OpenSSL, or from the socket, in one call
+_CLOSED_BY_PEER: Final = "tls: the peer closed the connection"
+
+
+def _context() -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION)
+    context.set_tls13_ciphersuites(_CIPHERS)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_verify(SSL.VERIFY_NONE)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    # pyOpenSSL turns partial writes on, and a large answer would then leave in 16 KiB calls
+    context.clear_mode(_LIB.SSL_MODE_ENABLE_PARTIAL_WRITE)
+    _prefer_groups(context)
+    return context
+
+
+def _prefer_groups(context: SSL.Context) -> None:
+    # pyOpenSSL has no call for a list of groups
+    for groups in GROUPS:
+        if _LIB.SSL_CTX_set1_curves_list(context._context, groups) == 1:  # noqa: SLF001
+            return
+        _LIB.ERR_clear_error()
+    raise MachineError("tls: the linked OpenSSL knows none of the key exchange groups we accept")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """What a listener needs to answer handshakes: a P-256 key with its certificate."""
+
+    inner: SSL.Context
+
+    @classmethod
+    def of(cls, *, key: ec.EllipticCurvePrivateKey, certificate: bytes) -> Self:
+        """`certificate` is DER. Raises MachineError when the key is not the certificate's."""
+        context = _context()
+        try:
+            context.use_certificate(x509.load_der_x509_certificate(certificate))
+            context.use_privatekey(key)
+            context.check_privatekey()
+        except (ValueError, SSL.Error) as error:
+            raise MachineError("tls: key and certificate do not belong together") from error
+        return cls(context)
+
+
+class TLSEngine:
+    """One end of one connection: feed() ciphertext, take() ciphertext, plaintext in between.
+
+    Not for two threads at once. ProtocolError means the connection is beyond use: take() once more, for the
+    alert.
+    """
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self._connection = connection
+        self.established = False
+        self.peer_closed = False  # a close_notify came: the end of what the peer says, not of what it reads
+
+    @classmethod
+    def server(cls, context: ServerContext) -> Self:
+        connection = SSL.Connection(context.inner, None)
+        connection.set_accept_state()
+        return cls(connection)
+
+    @classmethod
+    def client(cls, host: str) -> Self:
+        """`host` goes into SNI unless it is an address. take() holds the ClientHello at once."""
+        context = _context()
+        connection = SSL.Connection(context, None)
+        if not _is_address(host):
+            connection.set_tlsext_host_name(host.encode("idna"))
+        connection.set_connect_state()
+        engine = cls(connection)
+        engine.feed(b"")
+        return engine
+
+    def feed(self, ciphertext: bytes) -> bytes:
+        """All plaintext that became readable, perhaps none. Raises ProtocolError when the peer broke TLS."""
+        if ciphertext:
+            self._connection.bio_write(ciphertext)
+        if not self.established and not self._handshake():
+            return b""
+        plaintext = bytearray()
+        while not self.peer_closed:
+            try:
+                plaintext += self._connection.recv(_READ)
+            except SSL.WantReadError:
+                break
+            except SSL.ZeroReturnError:
+                self.peer_closed = True
+            except SSL.Error as error:
+                _broken("record", error)
+        return bytes(plaintext)
+
+    def _handshake(self) -> bool:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            _broken("handshake", error)
+        self.established = True
+        return True
+
+    def send(self, plaintext: bytes) -> None:
+        """Encrypt; take() has the result. ProtocolError before the handshake is over."""
+        if not self.established:
+            raise ProtocolError("tls: sending before the handshake is over")
+        if not plaintext:
+            return
+        try:
+            self._connection.sendall(plaintext)
+        except SSL.Error as error:
+            _broken("record", error)
+
+    def take(self) -> bytes:
+        """Ciphertext that waits for the wire, perhaps none."""
+        out = bytearray()
+        while True:
+            try:
+                out += self._connection.bio_read(_READ)
+            except SSL.WantReadError:
+                return bytes(out)
+
+    def close(self) -> None:
+        """Queue a close_notify; take() has it. Harmless when the connection is already beyond use."""
+        if self.established:
+            with suppress(SSL.Error):
+                self._connection.shutdown()
+
+    def exporter(self, label: bytes, length: int, context: bytes) -> bytes:
+        """`length` bytes that only the two ends of this connection know (RFC 8446, 7.5)."""
+        if not self.established:
+            raise ProtocolError("tls: exporting before the handshake is over")
+        return self._connection.export_keying_material(label, length, context)
+
+    @property
+    def peer_certificate_der(self) -> bytes | None:
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        return certificate.public_bytes(Encoding.DER) if certificate is not None else None
+
+    @property
+    def group(self) -> str | None:
+        """Name of the negotiated key exchange group; None before the handshake is over."""
+        return self._connection.get_group_name() if self.established else None
+
+
+class TLSStream:
+    """A blocking client connection. Every call may raise TransportError (silence, loss) or ProtocolError."""
+
+    def __init__(self, sock: socket.socket, host: str) -> None:
+        self._socket = sock
+        self._patience = sock.gettimeout()
+        self._engine = TLSEngine.client(host)
+        self._ready = bytearray()
+        self._handshake()
+        certificate = self._engine.peer_certificate_der
+        if certificate is None:
+            raise ProtocolError("tls: the server showed no certificate")
+        self.peer_certificate_der: bytes = certificate
+
+    def _handshake(self) -> None:
+        until = self._until()
+        while True:
+            self._flush()
+            if self._engine.established:
+                return
+            self._ready += self._pull(until)
+
+    @property
+    def group(self) -> str | None:
+        return self._engine.group
+
+    def exporter(self, label: bytes, length: int, context: bytes) -> bytes:
+        return self._engine.exporter(label, length, context)
+
+    def settimeout(self, seconds: float) -> None:
+        """Longest wait a single call bears, however many small pieces a record comes in."""
+        self._patience = seconds
+
+    def send(self, data: bytes) -> None:
+        self._engine.send(data)
+        self._flush()
+
+    def recv(self, limit: int = _READ) -> bytes:
+        """1 to `limit` bytes, or b"" after the peer's close_notify; a cut without one is a TransportError."""
+        until = self._until()
+        while not self._ready and not self._engine.peer_closed:
+            self._ready += self._pull(until)
+        data = bytes(self._ready[:limit])
+        del self._ready[:limit]
+        return data
+
+    def close(self) -> None:
+        with suppress(TransportError):
+            self._engine.close()
+            self._flush()
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _until(self) -> float:
+        return math.inf if self._patience is None else time.monotonic() + self._patience
+
+    def _pull(self, until: float) -> bytes:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TransportError("tls: the peer said nothing whole in time")
+        try:
+            self._socket.settimeout(None if math.isinf(left) else left)
+            data = self._socket.recv(_READ)
+        except TimeoutError as error:
+            raise TransportError("tls: the peer said nothing in time") from error
+        except OSError as error:
+            raise TransportError(f"{_CLOSED_BY_PEER}: {error.strerror}") from error
+        if not data:
+            raise TransportError(f"{_CLOSED_BY_PEER} without close_notify")
+        try:
+            return self._engine.feed(data)
+        except ProtocolError:
+            with suppress(TransportError):
+                self._flush()  # the alert
+            raise
+
+    def _flush(self) -> None:
+        try:
+            self._socket.settimeout(self._patience)
+            self._socket.sendall(self._engine.take())
+        except TimeoutError as error:
+            raise TransportError("tls: the peer read nothing in time") from error
+        except OSError as error:
+            raise TransportError(f"{_CLOSED_BY_PEER}: {error.strerror}") from error
+
+
+def connect(host: str, port: int, *, timeout: float) -> TLSStream:
+    """A TLS 1.3 connection whose peer is NOT yet trusted: judge its evidence before sending anything.
+
+    `timeout` is the longest silence in seconds, also of later calls until settimeout().
+    """
+    try:
+        sock = socket.create_connection((host, port), timeout=timeout)
+    except OSError as error:
+        raise TransportError(f"tls: {host}:{port}: {error.strerror or 'no answer in time'}") from error
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return TLSStream(sock, host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _broken(where: str, error: SSL.Error) -> NoReturn:
+    reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    reason = reasons[0][2] if reasons else "unexpected end"
+    raise ProtocolError(f"tls: {where}: {reason}") from error

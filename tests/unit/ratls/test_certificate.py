@@ -1,0 +1,107 @@
+"""Mirrors strongroom/ratls/certificate.py."""
+
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from strongroom.errors import ConfigError, FormatError
+from strongroom.ratls.certificate import (
+    EVIDENCE,
+    MEDIA_TYPE,
+    OID,
+    build,
+    extract,
+    load,
+    pack_cmw,
+    parse_cmw,
+)
+from strongroom.wire.canonical import b64u, pack_json
+from tests.fakes.exchange import NOT_BEFORE, certificate, certificate_bundle, tls_key
+from tests.fakes.silicon import silicon
+
+KEY = tls_key()
+BUNDLE = certificate_bundle(silicon(), KEY)
+DER = certificate(KEY, BUNDLE)
+
+
+def test_what_was_built_in_comes_out() -> None:
+    assert extract(DER) == BUNDLE
+
+
+def test_the_profile() -> None:
+    found = load(DER)
+    extensions = found.extensions
+    assert found.version is x509.Version.v3
+    assert found.not_valid_before_utc == NOT_BEFORE
+    assert not extensions.get_extension_for_oid(OID).critical
+    assert not extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["door.example"]
+    assert list(map(str, names.get_values_for_type(x509.IPAddress))) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"key": ec.generate_private_key(ec.SECP384R1())}, "secp384r1, want secp256r1"),
+        ({"not_before": NOT_BEFORE.replace(second=1)}, "whole minute"),
+        ({"lifetime": timedelta(days=8)}, "lifetime is 8 days"),
+        ({"lifetime": timedelta(minutes=1)}, "lifetime is 0:01:00"),
+        ({"serial": 0}, "serial"),
+        ({"serial": 2**159}, "serial"),
+        ({"names": []}, "no names"),
+        ({"names": ["dø.example"]}, "neither an address nor"),
+    ],
+)
+def test_arguments_outside_the_profile_are_refused(change: dict[str, object], why: str) -> None:
+    good = {
+        "key": KEY,
+        "bundle": BUNDLE,
+        "names": ["door.example"],
+        "not_before": NOT_BEFORE,
+        "lifetime": timedelta(hours=1),
+        "serial": 1,
+    }
+    with pytest.raises(ConfigError, match=why):
+        build(**{**good, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (["application/other", b64u(BUNDLE.pack()), EVIDENCE], "media type"),
+        ([MEDIA_TYPE, b64u(BUNDLE.pack()), 2], "indicator"),
+        ([MEDIA_TYPE, b64u(BUNDLE.pack()), True], "indicator"),
+        ([MEDIA_TYPE, b64u(BUNDLE.pack())], "three members"),
+        ([MEDIA_TYPE, b64u(BUNDLE.pack()), EVIDENCE, 1], "three members"),
+        ([MEDIA_TYPE, 7, EVIDENCE], "base64url"),
+        ([MEDIA_TYPE, b64u(BUNDLE.pack()) + "=", EVIDENCE], "base64url"),
+        ({"type": MEDIA_TYPE}, "three members"),
+    ],
+)
+def test_other_cmw_records_are_refused(record: object, why: str) -> None:
+    with pytest.raises(FormatError, match=why):
+        parse_cmw(pack_json(record))  # type: ignore[arg-type]
+
+
+def test_a_cut_record_is_refused_at_every_length() -> None:
+    whole = pack_cmw(BUNDLE)
+    for length in range(0, len(whole), 97):
+        with pytest.raises(FormatError):
+            parse_cmw(whole[:length])
+
+
+def test_a_cut_or_longer_certificate_is_refused() -> None:
+    for length in [*range(0, len(DER), 61), len(DER) - 1]:
+        with pytest.raises(FormatError, match="not one DER"):
+            load(DER[:length])
+    with pytest.raises(FormatError, match="not one DER"):
+        load(DER + b"\0")
+
+
+def test_a_huge_certificate_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(FormatError, match="65537 bytes, want at most 65536"):
+        load(bytes(64 * 1024 + 1))

@@ -1,0 +1,123 @@
+"""Mirrors strongroom/receipts/envelope.py."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from strongroom.errors import FormatError, StrongroomError, VerifyError
+from strongroom.receipts.envelope import MAX_BYTES, pack, parse, verify_envelope
+from strongroom.receipts.receipt import Receipt, sign
+from strongroom.verify.roots import PRODUCTION
+from tests.fakes.exchange import ENGINE, MODEL, NOT_BEFORE, NOW, events, receipt, receipt_bundle
+from tests.fakes.silicon import MEASUREMENT, roots, silicon
+
+CHIP = silicon()
+ROOTS = roots(CHIP)
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+EVIDENCE = receipt_bundle(CHIP, KEY)
+RECEIPT = receipt(EVIDENCE)
+RAW = pack(sign(RECEIPT, KEY), not_before=NOT_BEFORE, evidence=EVIDENCE)
+
+
+def changed(**members: Any) -> bytes:
+    return json.dumps({**json.loads(RAW), **members}).encode()
+
+
+def signed(found: Receipt, evidence: Any = EVIDENCE) -> bytes:
+    return pack(sign(found, KEY), not_before=NOT_BEFORE, evidence=evidence)
+
+
+def test_an_honest_file_verifies() -> None:
+    found, claims = verify_envelope(RAW, roots=ROOTS, now=NOW)
+    assert found == RECEIPT
+    assert claims.measurement == MEASUREMENT
+
+
+def test_it_still_verifies_a_year_later() -> None:
+    verify_envelope(RAW, roots=ROOTS, now=NOW + timedelta(days=365))
+
+
+@pytest.mark.guarantee("G18")
+def test_simulated_silicon_is_no_default_root() -> None:
+    with pytest.raises(VerifyError):
+        verify_envelope(RAW, roots=PRODUCTION, now=NOW)
+
+
+@pytest.mark.guarantee("G12")
+def test_a_flipped_bit_anywhere_is_refused() -> None:
+    for position in range(0, len(RAW), 31):
+        mutant = bytearray(RAW)
+        mutant[position] ^= 1 << position % 7
+        with pytest.raises(StrongroomError):
+            verify_envelope(bytes(mutant), roots=ROOTS, now=NOW)
+
+
+def test_a_cut_file_is_refused_at_every_length() -> None:
+    for length in range(0, len(RAW), 37):
+        with pytest.raises(FormatError):
+            parse(RAW[:length])
+
+
+@pytest.mark.guarantee("G12")
+def test_a_receipt_signed_by_a_key_the_machine_never_spoke_for_is_refused() -> None:
+    forger = Ed25519PrivateKey.generate()
+    raw = pack(sign(RECEIPT, forger), not_before=NOT_BEFORE, evidence=EVIDENCE)
+    with pytest.raises(VerifyError, match="report_data"):
+        verify_envelope(raw, roots=ROOTS, now=NOW)
+
+
+@pytest.mark.guarantee("G12")
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (replace(RECEIPT, model=replace(MODEL, root=bytes(32))), "its model is not"),
+        (replace(RECEIPT, model=replace(MODEL, epoch=4)), "its model is not"),
+        (replace(RECEIPT, engine=replace(ENGINE, version="0.31.0")), "its engine is not"),
+        (replace(RECEIPT, evidence_sha256=bytes(32)), "other evidence"),
+        (replace(RECEIPT, served_at=int(NOT_BEFORE.timestamp()) - 61), "served_at is"),
+        (replace(RECEIPT, served_at=int(NOW.timestamp()) + 61), "served_at is"),
+    ],
+)
+def test_a_receipt_that_contradicts_its_evidence_is_refused(found: Receipt, why: str) -> None:
+    with pytest.raises(VerifyError, match=why):
+        verify_envelope(signed(found), roots=ROOTS, now=NOW)
+
+
+@pytest.mark.guarantee("G7")
+def test_evidence_for_another_minute_is_refused() -> None:
+    with pytest.raises(VerifyError, match="challenge"):
+        verify_envelope(changed(not_before=int(NOT_BEFORE.timestamp()) + 60), roots=ROOTS, now=NOW)
+
+
+def test_evidence_of_another_boot_is_refused() -> None:
+    other = receipt_bundle(CHIP, KEY, events(model=replace(MODEL, epoch=9)))
+    with pytest.raises(VerifyError, match="other evidence"):
+        verify_envelope(signed(RECEIPT, other), roots=ROOTS, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"more": 1},
+        {"signature": 1},
+        {"key": None},
+        {"not_before": int(NOT_BEFORE.timestamp()) + 1},
+        {"not_before": True},
+        {"not_before": 2**62},
+        {"not_before": -60},
+        {"receipt": {}},
+        {"evidence": {}},
+    ],
+)
+def test_other_files_are_refused(members: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        verify_envelope(changed(**members), roots=ROOTS, now=NOW)
+
+
+def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(FormatError, match="want at most"):
+        parse(b" " * (MAX_BYTES + 1))
