@@ -180,6 +180,9 @@ def main(argv: list[str] | None = None) -> int:
     except StrongroomError as error:
         fail(str(error))
         return error.exit_code
+    except KeyboardInterrupt:
+        fail("interrupted; everything it started is gone")
+        return 130
     print(f"{number} attacks, {number - failures} refused where and as they must be")
     return 1 if failures else 0
 

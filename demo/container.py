@@ -56,9 +56,12 @@ class Container:
             time.sleep(0.02)
         return self._pid
 
-    def run(self, *argv: str, timeout: float = 30.0, check: bool = True) -> Completed:
+    def run(
+        self, *argv: str, input: bytes | None = None, timeout: float = 30.0, check: bool = True
+    ) -> Completed:
         """A command inside the guest."""
-        return run(["nsenter", "-t", str(self.pid()), "-a", "--", *argv], timeout=timeout, check=check)
+        inside = ["nsenter", "-t", str(self.pid()), "-a", "--", *argv]
+        return run(inside, input=input, timeout=timeout, check=check)
 
     def journal(self, *options: str) -> str:
         return self.run(

@@ -6,11 +6,12 @@ The demo, the attacks and the system tests all use it; an attack is one changed 
 import hashlib
 import json
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +63,10 @@ class Scenario:
     edit: Callable[[bytes], bytes] = _same  # userdata before launch
     handed_over: Callable[[bytes], bytes] = _same  # launched userdata -> what the guest is given
     silicon: tuple[str, ...] = ()  # further flags of the silicon
-    broker: bool = True
+    broker: str = "ours"  # "ours", "silent" (accepts and never answers) or "none"
     host_data: str | None = None  # what the broker's policy wants, if not the launched userdata's hash
+    units: Path | None = None  # booted and measured instead of the payload's units
+    wrong_ca: bool = False  # userdata pins another broker than the one that answers
     deadline_s: int = 20
 
 
@@ -162,23 +165,34 @@ def site(workshop: Workshop, folder: Path, scenario: Scenario | None = None) -> 
         (folder / name).mkdir(parents=True)
     with ExitStack() as stack:
         made = Site(folder=folder, workshop=workshop, cable=stack.enter_context(cable()))
-        _broker_identity(made)
+        _broker_identity(made, scenario)
         made.userdata = scenario.edit(_userdata(made, scenario))
         (folder / "seed" / "user-data").write_bytes(scenario.handed_over(made.userdata))
         _silicon(made, scenario, stack)
         stack.enter_context(vtpm(folder / "vtpm"))
         _policies(made, scenario)
-        if scenario.broker:
+        if scenario.broker == "ours":
             _broker(made, stack)
+        elif scenario.broker == "silent":
+            stack.enter_context(socket.create_server((made.cable.outside, BROKER_PORT)))
         made.token_file.write_text(TOKEN)
         made.guest = _guest(made, scenario, stack)
         yield made
 
 
-def _broker_identity(made: Site) -> None:
+def _broker_identity(made: Site, scenario: Scenario) -> None:
     made.strongroom("broker", "init", made.folder / "broker", "--name", made.cable.outside)
     made.broker_ca = (made.folder / "broker" / "tls.crt").read_text()
+    if scenario.wrong_ca:
+        made.strongroom("broker", "init", made.folder / "other-broker", "--name", made.cable.outside)
+        made.broker_ca = (made.folder / "other-broker" / "tls.crt").read_text()
     made.broker_url = f"https://{made.cable.outside}:{BROKER_PORT}"
+
+
+def _payload(made: Site, scenario: Scenario) -> Payload:
+    """What is really started, which is also what the silicon measures."""
+    payload = made.workshop.payload
+    return payload if scenario.units is None else replace(payload, units=scenario.units)
 
 
 def _userdata(made: Site, scenario: Scenario) -> bytes:
@@ -205,7 +219,7 @@ def _userdata(made: Site, scenario: Scenario) -> bytes:
 
 
 def _silicon(made: Site, scenario: Scenario, stack: ExitStack) -> None:
-    images = [word for image in made.workshop.payload.images for word in ("--image", image)]
+    images = [word for image in _payload(made, scenario).images for word in ("--image", image)]
     made.tsm = made.folder / "tsm"
     argv: list[str | Path] = [
         PYTHON, "-m", "demo.silicon", "serve", "--mount", made.tsm, "--state", made.workshop.folder / "silicon",
@@ -255,7 +269,7 @@ def _broker(made: Site, stack: ExitStack) -> Child:
 def _guest(made: Site, scenario: Scenario, stack: ExitStack) -> Container:
     log = stack.enter_context((made.folder / "guest.log").open("wb"))
     binds = [
-        *made.workshop.payload.binds(),
+        *_payload(made, scenario).binds(),
         Bind(made.folder / "seed", "/var/lib/cloud/seed/nocloud"),
         Bind(scenario.sealed or made.workshop.new.tree, "/srv/model"),
         Bind(made.folder / "run", "/run/strongroom", writable=True),

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from socket import socket
 
@@ -54,11 +54,10 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         grants = Grants()
         teardown.callback(grants.wipe)
         attester = Attester(TSM(args.tsm), args.tpm)
-        for service in (
-            grants.serve(wanted(listeners, "credentials")),
-            evidence.serve(wanted(listeners, "evidence"), attester),
-        ):
-            teardown.push_async_callback(_end, asyncio.create_task(service))
+        credentials, requests = (wanted(listeners, name) for name in ("credentials", "evidence"))
+        await teardown.enter_async_context(
+            alongside(grants.serve(credentials), evidence.serve(requests, attester))
+        )
         teardown.push_async_callback(units.stop, TARGET, *reversed(UNITS))
         system = System(
             seed=args.seed,
@@ -73,10 +72,14 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         await keep_watch(system)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+@asynccontextmanager
+async def alongside(*services: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Services that run while the context lasts. One that fails ends what runs inside, with its own error."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(service) for service in services]
+        yield
+        for task in tasks:
+            task.cancel()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -64,13 +64,15 @@ HOST: Final = Text(
     re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"),
     "a lowercase DNS name or an IPv4 address",
 )
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # of a DNS name
 SHA256: Final = Text(re.compile(r"[0-9a-f]{64}"), "64 lowercase hex digits (a SHA-256)")
 BROKER_URL: Final = Text(
-    re.compile(r"https://[A-Za-z0-9.\-]+(:[0-9]{1,5})?"), "https://HOST or https://HOST:PORT, no path"
+    re.compile(rf"https://(?!.{{260}}){_LABEL}(\.{_LABEL})*(:[0-9]{{1,5}})?"),
+    "https://HOST or https://HOST:PORT, no path",
 )
 RESOURCE: Final = Text(
-    re.compile(r"kbs:///[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){2}"),
-    "kbs:///REPOSITORY/TYPE/TAG",
+    re.compile(r"kbs://(/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}){3}"),
+    "kbs:///REPOSITORY/TYPE/TAG, each part at most 128 characters",
 )
 # Model ciphertext is untrusted wherever it lies; the prefix keeps userdata from naming anything else.
 SOURCE: Final = Text(
@@ -81,6 +83,7 @@ CERTIFICATE: Final = Text(
     "one PEM certificate",
 )
 
+VERSION: Final = Whole(1, 1)
 BROKER_DEADLINE: Final = Whole(1, 600, "seconds")
 START_DEADLINE: Final = Whole(10, 7200, "seconds")
 PORT: Final = Whole(1024, 65535)

@@ -25,6 +25,7 @@ from strongroom.host.yamltext import parse_yaml
 
 FIRST_LINE: Final = "#cloud-config"
 PRODUCT_KEY: Final = "strongroom"
+_GZIP: Final = b"\x1f\x8b"
 _KNOWN_FORMATS: Final = (
     "#!",
     "#include",
@@ -92,7 +93,7 @@ def parse(userdata: Userdata) -> Config:
     top = _Section(parse_yaml(text, "userdata", max_bytes=MAX_BYTES), "userdata")
     root = top.section(PRODUCT_KEY)
     top.end()
-    version = root.value("version", bounds.Whole(1, 1).check)
+    root.value("version", bounds.VERSION.check)
     config = Config(
         userdata_sha256=userdata.sha256,
         broker=_broker(root.section("broker")),
@@ -102,14 +103,14 @@ def parse(userdata: Userdata) -> Config:
         gpus=root.value("gpus", bounds.GPUS.check),
     )
     root.end()
-    if version != 1:
-        raise ConfigError(f"strongroom.version: got {version}, want 1")
     return config
 
 
 def _text(raw: bytes) -> str:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"userdata: {len(raw)} bytes, want at most {MAX_BYTES}")
+    if raw.startswith(_GZIP):
+        raise ConfigError(f"userdata: gzip is never unpacked here, want {FIRST_LINE}")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -119,7 +120,7 @@ def _text(raw: bytes) -> str:
     first = text.split("\n", 1)[0].rstrip()
     if first == FIRST_LINE:
         return text
-    if raw[:2] == b"\x1f\x8b" or any(first.startswith(known) for known in _KNOWN_FORMATS):
+    if any(first.startswith(known) for known in _KNOWN_FORMATS):
         raise ConfigError(f"userdata: format {bounds.shown(first)} is never run here, want {FIRST_LINE}")
     raise ConfigError(f"userdata: first line is {bounds.shown(first)}, want {FIRST_LINE}")
 

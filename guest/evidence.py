@@ -8,11 +8,12 @@ Which purposes a unit may ask for is fixed here. report_data is computed here an
 
 import asyncio
 import socket
-from contextlib import suppress
 from typing import Final
 
 from guest.attester import Attester
+from guest.connections import serve_each
 from guest.peers import unit_of
+from guest.record import sentence
 from strongroom.errors import FormatError, PolicyError, StrongroomError
 from strongroom.evidence.binding import Purpose
 from strongroom.wire.canonical import JSON, pack_json, parse_json, unb64u
@@ -26,24 +27,15 @@ _MAX_REQUEST: Final = 16 << 10  # bytes
 
 async def serve(listener: socket.socket, attester: Attester) -> None:
     """Answer until cancelled."""
-    loop = asyncio.get_running_loop()
-    listener.setblocking(False)
-    async with asyncio.TaskGroup() as group:
-        while True:
-            connection, _ = await loop.sock_accept(listener)
-            group.create_task(_answer(connection, attester))
 
+    async def answer(connection: socket.socket, _address: object) -> None:
+        try:
+            said = await reply(attester, unit_of(connection), await _request(connection))
+        except StrongroomError as error:
+            said = {"error": sentence(error)}
+        await asyncio.get_running_loop().sock_sendall(connection, frame(pack_json(said)))
 
-async def _answer(connection: socket.socket, attester: Attester) -> None:
-    loop = asyncio.get_running_loop()
-    with connection, suppress(OSError, TimeoutError):
-        connection.setblocking(False)
-        async with asyncio.timeout(TIMEOUT):
-            try:
-                answer = await reply(attester, unit_of(connection), await _request(connection))
-            except StrongroomError as error:
-                answer = {"error": " ".join(str(error).split())}
-            await loop.sock_sendall(connection, frame(pack_json(answer)))
+    await serve_each(listener, answer, within=TIMEOUT)
 
 
 async def reply(attester: Attester, unit: str, request: bytes) -> dict[str, JSON]:

@@ -7,11 +7,14 @@ receives exactly what was granted to it by name. Source: systemd.exec(5), LoadCr
 
 import asyncio
 import socket
-from contextlib import suppress
+from typing import Final
 
+from guest.connections import serve_each
 from guest.peers import credentials
 from strongroom.errors import PolicyError
 from strongroom.host.secret import Secret
+
+TIMEOUT: Final = 10.0  # seconds for systemd to take a credential
 
 
 class Grants:
@@ -19,7 +22,6 @@ class Grants:
 
     def __init__(self) -> None:
         self._granted: dict[tuple[str, str], Secret] = {}
-        self._refused = 0
 
     def grant(self, unit: str, name: str, value: bytes) -> None:
         self._granted[unit, name] = Secret(value)
@@ -49,16 +51,8 @@ class Grants:
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer systemd until cancelled. A refusal closes the connection without a byte."""
-        loop = asyncio.get_running_loop()
-        listener.setblocking(False)
-        while True:
-            connection, address = await loop.sock_accept(listener)
-            with connection:
-                try:
-                    secret = self.take(address, credentials(connection)[1])
-                except PolicyError as error:
-                    print(error, flush=True)
-                    continue
-                connection.setblocking(False)
-                with suppress(OSError):
-                    await loop.sock_sendall(connection, secret.view())
+        await serve_each(listener, self._answer, within=TIMEOUT)
+
+    async def _answer(self, connection: socket.socket, address: object) -> None:
+        secret = self.take(address, credentials(connection)[1])
+        await asyncio.get_running_loop().sock_sendall(connection, secret.view())

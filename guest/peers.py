@@ -24,10 +24,11 @@ def credentials(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def unit_in(cgroups: str, pid: int) -> str:
-    """The service unit named by the unified hierarchy's line (`0::/...`)."""
+    """The one service unit named by the unified hierarchy's line (`0::/...`)."""
     for line in cgroups.splitlines():
         if line.startswith("0::"):
-            for part in reversed(line[3:].split("/")):
-                if part.endswith(".service"):
-                    return part
-    raise PolicyError(f"peer: process {pid} belongs to no service unit")
+            # Below a delegated unit a user chooses the names, so two of them say nothing.
+            found = [part for part in line[3:].split("/") if part.endswith(".service")]
+            if len(found) == 1:
+                return found[0]
+    raise PolicyError(f"peer: process {pid} belongs to no service unit, or to one inside another")

@@ -8,15 +8,18 @@
 
 import json
 import time
+from asyncio import CancelledError
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from strongroom.errors import StrongroomError
 from strongroom.host.notify import notify
+from strongroom.wire import line
 
 VERSION: Final = 1
 ENGINE_STAGE: Final = "serve"  # its time is the engine's, not ours
+_MAX_SENTENCE: Final = 2000  # characters; a refusal lists every reason
 T = TypeVar("T")
 
 
@@ -82,7 +85,9 @@ class Record:
 def sentence(error: BaseException) -> str:
     """One line for a person. Only our own errors are quoted: any other could carry a value nobody meant to show."""
     if isinstance(error, StrongroomError):
-        return " ".join(str(error).split())
+        return line.sentence(str(error), most=_MAX_SENTENCE)
+    if isinstance(error, CancelledError):
+        return "stopped before its end"
     return f"unexpected {type(error).__name__}"
 
 

@@ -6,15 +6,18 @@ Nothing here is believed. The bytes are read into memory once, hashed, and only 
 
 import hashlib
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from guest.machine import iso9660
 from strongroom.errors import ConfigError, MachineError
 
 MAX_BYTES: Final = 1 << 20
 FILE_NAME: Final = "user-data"
+_FILE: Final = (stat.S_IFREG,)
+_MEDIUM: Final = (stat.S_IFREG, stat.S_IFBLK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ def read_seed(seed: Path) -> Userdata:
     try:
         if seed.is_dir():
             return Userdata.of(_read_file(seed / FILE_NAME))
-        with seed.open("rb") as medium:
+        with _opened(seed, _MEDIUM) as medium:
             return Userdata.of(iso9660.read_file(medium, FILE_NAME, label="cidata", max_bytes=MAX_BYTES))
     except FileNotFoundError:
         raise ConfigError(f"userdata: {seed} has no {FILE_NAME}, want a cloud-init NoCloud seed") from None
@@ -47,9 +50,19 @@ def read_seed(seed: Path) -> Userdata:
 
 def _read_file(path: Path) -> bytes:
     # O_NOFOLLOW: a seed folder is the host's, and a link in it must not reach into the guest.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    with _opened(path, _FILE, os.O_NOFOLLOW) as file:
         raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"userdata: more than {MAX_BYTES} bytes, want at most that")
     return raw
+
+
+def _opened(path: Path, kinds: tuple[int, ...], flags: int = 0) -> BinaryIO:
+    # O_NONBLOCK: opening a FIFO would otherwise wait for a writer that never comes.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags), "rb")
+    if (kind := stat.S_IFMT(os.fstat(file.fileno()).st_mode)) not in kinds:
+        file.close()
+        raise ConfigError(
+            f"userdata: {path} is of file type {kind:#o}, want {FILE_NAME} in a file or an image"
+        )
+    return file

@@ -23,7 +23,7 @@ async def keep_watch(system: System) -> None:
         seen = await units.states(*UNITS)
         for unit in seen:
             if unit.active == "failed" and unit.result == "start-limit-hit":
-                raise MachineError(f"{unit.describe()}: restarted too often")
+                raise MachineError(f"restarted too often: {unit.failure()}")
         fs = seen[0]
         if fs.running and fs.status and not fs.status.startswith(SOUND):
             raise VerifyError(f"model: {fs.status}")

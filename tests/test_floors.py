@@ -49,7 +49,7 @@ FACADES: Final = {  # each of these libraries enters through one module; the dem
     "OpenSSL": {"strongroom.host.tls"},
     "aiohttp": {"strongroom.host.fetch", "strongroom.cli.broker_server"},  # all that goes out; our broker
     "mfusepy": {"demo.silicon.tree"},
-    "pyroute2": {"guest.machine.netns", "demo.network"},
+    "pyroute2": {"guest.machine.netns"},
     "subprocess": {"strongroom.host.run"},
     "systemd": {"strongroom.host.notify"},
     "yaml": {"strongroom.host.yamltext"},

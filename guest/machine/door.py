@@ -1,6 +1,7 @@
 """What the door says of itself on its local socket: one small HTTP request."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,11 +12,13 @@ from strongroom.wire.canonical import parse_json
 SOCKET: Final = Path("/run/strongroom-proxy/admin.sock")
 _TIMEOUT: Final = 5.0  # seconds
 _MAX_ANSWER: Final = 16 << 10  # bytes
+_STATES: Final = ("starting", "certified", "open", "closed")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class DoorState:
-    state: str  # certified (closed) or open
+    state: str  # one of _STATES; only an open door lets anybody in
     spki_sha256: str
 
     @property
@@ -44,12 +47,12 @@ async def state(path: Path = SOCKET) -> DoorState:
 
 def parse(answer: bytes) -> DoorState:
     head, split, body = answer.partition(b"\r\n\r\n")
-    if not split or b" 200 " not in head.split(b"\r\n", 1)[0] + b" ":
+    if not split or head.split()[1:2] != [b"200"]:
         raise ProtocolError("door state: not a 200 answer")
     value = parse_json(body, "door state", max_bytes=_MAX_ANSWER)
     if not isinstance(value, dict):
         raise ProtocolError("door state: not an object")
     name, spki = value.get("state"), value.get("spki_sha256")
-    if not isinstance(name, str) or not isinstance(spki, str):
-        raise ProtocolError("door state: want state and spki_sha256")
-    return DoorState(state=name, spki_sha256=spki)
+    if name not in _STATES or not isinstance(spki, str) or not _SHA256.fullmatch(spki):
+        raise ProtocolError(f"door state: want state ({' or '.join(_STATES)}) and spki_sha256 in hex")
+    return DoorState(state=str(name), spki_sha256=spki)

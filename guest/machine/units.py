@@ -5,7 +5,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from strongroom.errors import MachineError
+from strongroom.errors import (
+    ConfigError,
+    FormatError,
+    MachineError,
+    PolicyError,
+    ProtocolError,
+    StrongroomError,
+    TransportError,
+    VerifyError,
+)
 from strongroom.host.run import run
 
 _PROPERTIES: Final = (
@@ -17,6 +26,20 @@ _PROPERTIES: Final = (
     "ExecMainStatus",
     "MainPID",
 )
+
+
+_CLASSES: Final = {
+    kind.exit_code: kind
+    for kind in (
+        ConfigError,
+        FormatError,
+        VerifyError,
+        PolicyError,
+        ProtocolError,
+        MachineError,
+        TransportError,
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +57,28 @@ class UnitState:
     def running(self) -> bool:
         return self.active == "active"
 
-    def describe(self) -> str:
-        text = f"{self.name} is {self.active} ({self.result}, exit status {self.exit_status})"
-        return f"{text}: {self.status}" if self.status else text
+    def failure(self) -> StrongroomError:
+        """Why it does not run, in the unit's own words and error class where it gave them."""
+        how = f"{self.name} is {self.active} ({self.result or 'stopped'}, exit status {self.exit_status})"
+        kind = _CLASSES.get(self.exit_status, MachineError) if self.result == "exit-code" else MachineError
+        return kind(f"{self.status} ({how})" if self.status else how)
 
 
 async def start(unit: str, *, timeout: float) -> None:
-    """Start a unit and wait until it is ready; MachineError says how it ended otherwise."""
+    """Start a unit and wait until it is ready; else raise the error it ended with."""
     try:
         await asyncio.to_thread(run, ["systemctl", "--no-ask-password", "start", unit], timeout=timeout)
     except MachineError as error:
-        with suppress(MachineError):
-            seen = await state(unit)
-            if not seen.running:
-                error = MachineError(seen.describe())
-        raise error from None
+        raise await _explained(unit, error) from None
+
+
+async def _explained(unit: str, error: MachineError) -> StrongroomError:
+    """The unit's own words where systemd has them: they say more than systemctl's."""
+    with suppress(MachineError):
+        seen = await state(unit)
+        if not seen.running:
+            return seen.failure()
+    return error
 
 
 async def stop(*units: str, timeout: float = 60.0) -> None:

@@ -1,6 +1,7 @@
 """Keys -> Volumes: the filesystem daemon gets the key by credential and mounts the model at the epoch it names."""
 
 import asyncio
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from strongroom.errors import MachineError
 from strongroom.wire.canonical import JSON, pack_json
 
 UNIT: Final = "strongroom-fs.service"
+ENGINE_USER: Final = "strongroom-engine"
 TIMEOUT: Final = 60.0  # seconds
 
 
@@ -32,7 +34,13 @@ class Volumes:
 async def mount(system: System, keys: Keys) -> Volumes:
     model, volume = keys.workload.config.model, keys.volume
     root = volume.root.hex()
-    request: JSON = {"source": model.source, "mount": MOUNT, "root": root, "epoch": volume.epoch}
+    request: JSON = {
+        "source": model.source,
+        "mount": MOUNT,
+        "root": root,
+        "epoch": volume.epoch,
+        "uid": _engine_uid(),  # what it mounts belongs to the engine, whoever sealed it
+    }
     system.grants.grant(UNIT, "volume", pack_json(request))
     system.grants.grant(UNIT, "model-key", volume.key)
     await units.start(UNIT, timeout=TIMEOUT)
@@ -44,3 +52,10 @@ async def mount(system: System, keys: Keys) -> Volumes:
     await system.attester.extend("boot-done", pack_json({}))
     system.record.note(model=volumes.model())
     return volumes
+
+
+def _engine_uid() -> int:
+    try:
+        return pwd.getpwnam(ENGINE_USER).pw_uid
+    except KeyError:
+        raise MachineError(f"mount: there is no user {ENGINE_USER}, want the one from sysusers.d") from None

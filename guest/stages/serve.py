@@ -48,7 +48,7 @@ async def serve(system: System, ready: GpuReady) -> Serving:
 
 
 async def check_parts() -> list[units.UnitState]:
-    """The units, all running for the first time; MachineError or VerifyError with the sentence of the one that is not.
+    """The units, all running for the first time; else the error of the one that is not.
 
     The filesystem is asked first: an engine that read a refused block only knows of an i/o error.
     """
@@ -57,7 +57,7 @@ async def check_parts() -> list[units.UnitState]:
         raise VerifyError(f"model: {seen[0].status}")
     for unit in seen:
         if not unit.running or unit.restarts:
-            raise MachineError(unit.describe())
+            raise unit.failure()
     return seen
 
 

@@ -130,6 +130,8 @@ def _host_data(raw: Raw) -> frozenset[bytes] | None:
 
 def _minimum_tcb(raw: Raw) -> Mapping[str, int]:
     members = raw.mapping(set(_TCB_COMPONENTS))
+    if not members:
+        raise ConfigError(f"{raw.at}: empty, want at least one of {', '.join(_TCB_COMPONENTS)}")
     return MappingProxyType({name: level.whole(255) for name, level in members.items()})
 
 

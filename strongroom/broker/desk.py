@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.broker import token
 from strongroom.broker.audit import Audit, Outcome
-from strongroom.broker.errors import NOT_FOUND, Kind, Refusal, sentence
+from strongroom.broker.errors import NOT_FOUND, Kind, Refusal
 from strongroom.broker.messages import HASH, TEE, Attestation, Challenge, Request, TokenReply
 from strongroom.broker.proof import Proof
 from strongroom.broker.rate import Buckets, Rate
@@ -29,6 +29,7 @@ from strongroom.evidence.snp_json import from_kbs
 from strongroom.keys.jwe import CEK_BYTES, IV_BYTES, seal
 from strongroom.keys.jwk import PublicKey, curve_of, parse_jwk
 from strongroom.wire.canonical import JSON, b64, pack_json
+from strongroom.wire.line import sentence
 
 NONCE_BYTES: Final = 32
 COOKIE_BYTES: Final = 16
@@ -199,7 +200,8 @@ def _proof(attestation: Attestation, session: Session) -> Proof:
 
 
 def _refuse(kind: Kind, detail: str, audit: Audit | None = None) -> Answer:
-    return Answer(404 if kind in NOT_FOUND else 401, Refusal(kind, detail).pack(), audit=audit)
+    # Some of the words are the peer's own: none comes back longer, or wilder, than a sentence.
+    return Answer(404 if kind in NOT_FOUND else 401, Refusal(kind, sentence(detail)).pack(), audit=audit)
 
 
 def _busy(status: int, detail: str) -> Answer:

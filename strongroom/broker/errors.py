@@ -17,11 +17,11 @@ from strongroom.errors import (
     VerifyError,
 )
 from strongroom.wire.canonical import pack_json, parse_json
+from strongroom.wire.line import sentence
 
 TYPE_PREFIX: Final = "https://github.com/confidential-containers/kbs/errors/"
 VERSION_MISMATCH: Final = "KBS Client Protocol Version Mismatch: expect "
 MAX_REFUSAL: Final = 64 << 10  # bytes of an error body
-_MAX_SENTENCE: Final = 600  # characters of a peer's words repeated to a person
 
 
 class Kind(StrEnum):
@@ -96,12 +96,6 @@ def to_error(status: int, body: bytes, *, asked: str, version: str) -> Strongroo
             f"{asked}: broker has trouble of its own, {sentence(refusal.type)}{_saying(refusal)}"
         )
     return _ERRORS[Kind(refusal.type)](f"{asked}: {sentence(refusal.type)}{_saying(refusal)}")
-
-
-def sentence(text: str) -> str:
-    """A peer's words as one printable line of bounded length."""
-    printable = "".join(char if char.isprintable() else " " for char in text[: 2 * _MAX_SENTENCE])
-    return " ".join(printable.split())[:_MAX_SENTENCE]
 
 
 def _saying(refusal: Refusal | None) -> str:

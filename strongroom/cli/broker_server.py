@@ -95,8 +95,8 @@ async def serving(shelf: Shelf, endpoint: Endpoint, *, audit: Callable[[str], No
         site = web.TCPSite(runner, endpoint.host, endpoint.port, ssl_context=endpoint.context)
         try:
             await site.start()
-        except OSError as error:
-            why = (error.strerror or "cannot listen").lower()
+        except (OSError, UnicodeError) as error:  # the latter for a name with an empty or overlong label
+            why = (getattr(error, "strerror", None) or "cannot listen").lower()
             raise MachineError(f"{endpoint.host}:{endpoint.port}: {why}") from error
         yield _ready(endpoint, runner.addresses[0][1])
     finally:

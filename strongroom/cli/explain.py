@@ -102,9 +102,9 @@ def _lines(subject: str | None) -> Iterator[str]:
         yield textwrap.fill(TOPICS[subject], 90)
         if subject == "trust":
             yield "\n" + table(TRUST)
-    elif subject.isascii() and subject.isdigit() and int(subject) in exit_codes():
+    elif subject in map(str, exit_codes()):
         name, meaning = exit_codes()[int(subject)]
-        yield f"exit code {int(subject)}, {name}: {meaning}"
+        yield f"exit code {subject}, {name}: {meaning}"
         for kind in _kinds(StrongroomError):
             if kind.exit_code == int(subject):
                 yield textwrap.fill(ADVICE[kind], 90)

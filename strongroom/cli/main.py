@@ -158,7 +158,8 @@ def _failure(error: Exception) -> int:
         _say(str(error))
         return error.exit_code
     if isinstance(error, OSError):
-        subject = "input or output" if error.filename is None else os.fsdecode(error.filename)
+        named = isinstance(error.filename, str | bytes)  # a failed call on a descriptor gives its number
+        subject = os.fsdecode(error.filename) if named else "input or output"
         _say(f"{subject}: {(error.strerror or type(error).__name__).lower()}")
         return MachineError.exit_code
     if isinstance(error, ModuleNotFoundError):

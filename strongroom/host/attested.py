@@ -37,7 +37,10 @@ from strongroom.wire.canonical import JSON, parse_json, unb64u
 EVIDENCE_PATH: Final = "/.well-known/strongroom/evidence"
 MAX_EVIDENCE: Final = 1 << 20  # bytes of the evidence answer: two bundles and their base64
 _FAR: Final = 1 << 37  # unix seconds; datetime holds no later year
-_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+MAX_SILENCE: Final = 3600.0  # seconds
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"(?!.{{254}}){_LABEL}(\.{_LABEL})*\.?")
+_VISIBLE: Final = re.compile("[!-~]+")  # parsers of URLs drop a line break in silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,12 @@ class Address:
     def parse(cls, url: str) -> Self:
         """The address in https://HOST[:PORT]; ConfigError for anything more, or less."""
         try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or 443
+            parts = urlsplit(url if _VISIBLE.fullmatch(url) else "")
+            host, port = parts.hostname or "", 443 if parts.port is None else parts.port
         except ValueError as error:
             raise ConfigError(f"url: got {url!r}, want https://HOST[:PORT]") from error
         plain = parts.scheme == "https" and parts.path in ("", "/") and not (parts.query or parts.fragment)
-        if not plain or parts.username is not None or not (_HOST.fullmatch(host) or _is_ip(host)):
+        if not plain or not port or parts.username is not None or not (_HOST.fullmatch(host) or _is_ip(host)):
             raise ConfigError(f"url: got {url!r}, want https://HOST[:PORT]")
         return cls(host, port)
 
@@ -126,6 +129,8 @@ class Candidate:
     @classmethod
     def dial(cls, address: Address, *, timeout: float = 20.0) -> Self:
         """A TLS 1.3 connection to whoever answers; `timeout` is the longest silence in seconds."""
+        if not 0 < timeout <= MAX_SILENCE:  # not a number is refused too
+            raise ConfigError(f"timeout: got {timeout:g} s, want more than 0 and at most {MAX_SILENCE:g} s")
         return cls(tls.connect(address.host, address.port, timeout=timeout), address, timeout=timeout)
 
     def examine(self, *, policy: Policy, roots: Roots, now: datetime) -> Examination:

@@ -23,6 +23,7 @@ from strongroom.receipts.hashing import BodyHash
 from strongroom.receipts.receipt import Receipt
 from strongroom.verify.roots import Roots
 from strongroom.wire.canonical import parse_json
+from strongroom.wire.line import sentence
 
 RECEIPT_HEADER: Final = "x-strongroom-receipt"
 ANSWER: Final = Limits(silence=300.0)  # a long prompt is read in silence
@@ -121,5 +122,5 @@ def _message(response: Response) -> str:
         return "no reason given"
     match value:
         case {"error": {"message": str(message)}} | {"error": str(message)}:
-            return " ".join(message.split())[:_REPEATED]
+            return sentence(message, most=_REPEATED)
     return "no reason given"

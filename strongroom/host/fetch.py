@@ -5,6 +5,7 @@ cached, proxied or retried here. Who the peer is not, is a VerifyError; that it 
 """
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from strongroom.errors import ConfigError, ProtocolError, StrongroomError, Trans
 
 MAX_COOKIES: Final = 8
 _CHUNK: Final = 64 << 10
+_VISIBLE: Final = re.compile("[!-~]+")  # parsers of URLs drop a line break in silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +154,8 @@ class Fetcher:
 def checked_url(text: str) -> str:
     """An https URL of host, port and path prefix without a slash at its end; ConfigError for anything else."""
     try:
-        url = URL(text)
+        url = URL(text if _VISIBLE.fullmatch(text) else "")
+        (url.host or "").encode("idna")  # as the resolver will: a label may be empty or too long
         plain = (
             url.with_path("/") == url.origin().with_path("/") and not url.query_string and not url.fragment
         )
@@ -183,7 +186,7 @@ def _peer_spki_sha256(connection: Connection) -> bytes:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
         return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
         raise VerifyError("peer's certificate holds no key we can read") from None
 
 

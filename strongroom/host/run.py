@@ -223,7 +223,8 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _outcome(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
-    return f"ended by {signal.Signals(-status).name}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"ended by {known.get(-status, f'signal {-status}')}"  # real-time signals have no name
 
 
 def _last_words(stderr: bytes) -> str:

@@ -54,19 +54,20 @@ def walk(root: Path, name: str) -> list[TreeEntry]:
         raise MachineError(f"tree {where}: {(error.strerror or 'failed').lower()}") from error
 
 
-def _entries(path: Path, name: str) -> Iterator[TreeEntry]:
-    status = path.lstat()
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISREG(status.st_mode):
-        yield _file(path, name)
-    elif stat.S_ISLNK(status.st_mode):
-        yield TreeEntry(path=name, mode=LINK_MODE, target=os.readlink(path))
-    elif stat.S_ISDIR(status.st_mode):
-        yield TreeEntry(path=name, mode=mode)
-        for child in os.listdir(path):
-            yield from _entries(path / child, f"{name}/{child}")
-    else:
-        raise MachineError(f"tree {path}: neither file, directory nor link, cannot be measured")
+def _entries(root: Path, name: str) -> Iterator[TreeEntry]:
+    found = [(root, name)]  # not recursive: a tree may be deeper than Python's stack
+    while found:
+        path, name = found.pop()
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            yield _file(path, name)
+        elif stat.S_ISLNK(status.st_mode):
+            yield TreeEntry(path=name, mode=LINK_MODE, target=os.readlink(path))
+        elif stat.S_ISDIR(status.st_mode):
+            yield TreeEntry(path=name, mode=stat.S_IMODE(status.st_mode))
+            found += [(path / child, f"{name}/{child}") for child in os.listdir(path)]
+        else:
+            raise MachineError(f"tree {path}: neither file, directory nor link, cannot be measured")
 
 
 def _file(path: Path, name: str) -> TreeEntry:

@@ -17,6 +17,7 @@ MAX_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 16
 _WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)  # longer digits are a digest, and stay text
 _POINT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}", re.ASCII)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _WORDS: Final = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 _Events: TypeAlias = Iterator[yaml.Event]
@@ -35,6 +36,8 @@ def parse_yaml(text: str | bytes, subject: str, *, max_bytes: int = MAX_BYTES) -
         raise ConfigError(f"{subject}: not UTF-8 text") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{subject}: {_explain(error)}") from error
+    except (ValueError, OverflowError) as error:  # the library's own, for "\\U00110000" and `%YAML 1.9999...`
+        raise ConfigError(f"{subject}: an escape or a version out of range, want text as it is") from error
 
 
 def _document(events: _Events, subject: str) -> dict[str, Any]:
@@ -60,6 +63,8 @@ def _value(event: yaml.Event, events: _Events, subject: str, at: str, depth: int
     if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
         raise ConfigError(f"{where}: tag {event.tag[:64]!a}, want none")
     if isinstance(event, yaml.ScalarEvent):
+        if _SURROGATE.search(event.value):
+            raise ConfigError(f"{where}: an escape that is half a character, want text as it is")
         return _scalar(event)
     if depth > MAX_DEPTH:
         raise ConfigError(f"{where}: nested deeper than {MAX_DEPTH} levels")

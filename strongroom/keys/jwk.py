@@ -54,7 +54,8 @@ def parse_point(value: JSON, subject: str) -> ec.EllipticCurvePublicKey:
     texts = _texts(value, {"crv", "kty", "x", "y"}, subject)
     row = next((row for row in CURVES if row.name == texts["crv"]), None)
     if texts["kty"] != "EC" or row is None:
-        raise FormatError(f"{subject}: kty {texts['kty']!r}, crv {texts['crv']!r}, want EC on {_names()}")
+        got = f"kty {_short(texts['kty'])}, crv {_short(texts['crv'])}"
+        raise FormatError(f"{subject}: {got}, want EC on {_names()}")
     x, y = (_integer(texts[member], f"{subject}.{member}", row.width) for member in ("x", "y"))
     try:
         return ec.EllipticCurvePublicNumbers(x, y, row.curve).public_key()

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from strongroom.errors import VerifyError
 from strongroom.verify.roots import SIMULATED_LABEL, Roots
+from strongroom.wire.line import sentence
 
 LeafKind = Literal["vcek", "vlek"]
 
@@ -89,7 +90,7 @@ def check_crl(crl: bytes, ask: x509.Certificate, ark: x509.Certificate, now: dat
         issuer, start, end = revocations.issuer, revocations.last_update_utc, revocations.next_update_utc
         is_listed = revocations.get_revoked_certificate_by_serial_number(ask.serial_number) is not None
     if issuer != ark.subject:
-        raise VerifyError(f"crl: issuer is {_common_name(issuer)}, want {_common_name(ark.subject)}")
+        raise VerifyError(f"crl: issuer is {_shown(issuer)}, want {_shown(ark.subject)}")
     _check_signature(revocations.signature, revocations.tbs_certlist_bytes, ark, "crl")
     if end is None:
         raise VerifyError("crl: has no next update, want one")
@@ -124,17 +125,17 @@ def _pinned(ark: x509.Certificate, product: str, roots: Roots) -> Root:
 def _check_names(
     ask: x509.Certificate, ark: x509.Certificate, kind: LeafKind, product: str, root: Root
 ) -> None:
-    found = _common_name(ask.subject)
+    found, shown = _common_name(ask.subject), _shown(ask.subject)
     if root.simulated:
         if not all(SIMULATED_LABEL in _common_name(c.subject) for c in (ask, ark)):
             raise VerifyError(f"simulated issuers: name lacks the words {SIMULATED_LABEL}")
         if ("VLEK" in found) != (kind == "vlek"):
-            raise VerifyError(f"ask: name is {found}, which does not issue a {kind}")
+            raise VerifyError(f"ask: name is {shown}, which does not issue a {kind}")
         return
     # An ASVK must not vouch for a VCEK, nor an ASK for a VLEK.
     want = f"SEV-VLEK-{product}" if kind == "vlek" else f"SEV-{product}"
     if found != want:
-        raise VerifyError(f"ask: name is {found}, want {want}")
+        raise VerifyError(f"ask: name is {shown}, want {want}")
 
 
 def _check_validity(start: datetime, end: datetime, what: str, now: datetime) -> None:
@@ -155,9 +156,9 @@ def _check_issuer_role(certificate: x509.Certificate) -> None:
 
 
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, what: str) -> None:
-    by = _common_name(issuer.subject)
+    by = _shown(issuer.subject)
     if certificate.issuer != issuer.subject:
-        raise VerifyError(f"{what}: issued by {_common_name(certificate.issuer)}, want {by}")
+        raise VerifyError(f"{what}: issued by {_shown(certificate.issuer)}, want {by}")
     _check_signature(certificate.signature, certificate.tbs_certificate_bytes, issuer, what)
     try:  # once more, for what only the library sees: the algorithm named outside the signature
         certificate.verify_directly_issued_by(issuer)
@@ -166,7 +167,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, what:
 
 
 def _check_signature(signature: bytes, signed: bytes, issuer: x509.Certificate, what: str) -> None:
-    key, by = issuer.public_key(), _common_name(issuer.subject)
+    key, by = issuer.public_key(), _shown(issuer.subject)
     if not isinstance(key, RSAPublicKey):
         raise VerifyError(f"{by}: key is not RSA, want RSA")
     try:
@@ -178,3 +179,8 @@ def _check_signature(signature: bytes, signed: bytes, issuer: x509.Certificate, 
 def _common_name(name: x509.Name) -> str:
     values = [attribute.value for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return str(values[0]) if len(values) == 1 else "without one common name"
+
+
+def _shown(name: x509.Name) -> str:
+    # Shown before any signature is checked: whoever wrote it may have meant it for a terminal.
+    return sentence(_common_name(name), most=64)

@@ -91,6 +91,7 @@ def test_every_key_is_read() -> None:
         ({"host_data": []}, "policy.host_data: empty, want at least one"),
         ({"host_data": "some"}, "policy.host_data: got some, want a list"),
         ({"host_data": None}, "policy.host_data: got None, want a list"),
+        ({"minimum_tcb": {}}, "policy.minimum_tcb: empty, want at least one of"),
         ({"minimum_tcb": {"ucode": 1}}, "policy.minimum_tcb.ucode: unknown key"),
         ({"minimum_tcb": {"snp": 256}}, "policy.minimum_tcb.snp: got 256"),
         ({"products": []}, "policy.products: empty"),

@@ -251,8 +251,10 @@ def test_another_path_is_refused(path: str, status: int, want: str) -> None:
             "support sha384",
         ),
         (b" " * 20_000, "at most 16384"),
+        (b'{"version":"0.4.0","tee":"\\u001b[2J\\n","extra-params":""}', "tee is [2J , want snp"),
+        (b'{"version":"0.4.0","a\\nb":0}', "request.a b: unknown member"),
     ],
-    ids=["empty", "version", "sample", "tdx", "hash", "long"],
+    ids=["empty", "version", "sample", "tdx", "hash", "long", "controls", "line break"],
 )
 def test_a_request_is_refused_with_its_reason(body: bytes, why: str) -> None:
     answer = desk(ToldKeeper()).auth(body, peer=PEER, now=NOW)

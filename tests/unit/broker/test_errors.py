@@ -2,7 +2,7 @@
 
 import pytest
 
-from strongroom.broker.errors import NOT_FOUND, TYPE_PREFIX, Kind, Refusal, sentence, to_error
+from strongroom.broker.errors import NOT_FOUND, TYPE_PREFIX, Kind, Refusal, to_error
 from strongroom.errors import PolicyError, ProtocolError, StrongroomError, TransportError, VerifyError
 
 
@@ -67,6 +67,6 @@ def test_a_refusal_round_trips() -> None:
 
 
 def test_a_peer_s_words_are_one_bounded_line() -> None:
-    assert sentence("a\n\x1b[31mb\u2028c") == "a [31mb c"
-    assert len(sentence("x" * 10_000)) == 600
-    assert "\n" not in str(error(401, Refusal("PolicyDeny", "a\nb").pack()))
+    said = str(error(401, Refusal("PolicyDeny", "a\n\x1b[31mb" + "x" * 10_000).pack()))
+    assert said.isprintable()
+    assert len(said) < 700

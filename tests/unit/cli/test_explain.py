@@ -47,7 +47,7 @@ def test_the_trust_table_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> N
     assert "…" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("subject", ["42", "nothing", "", "²"])
+@pytest.mark.parametrize("subject", ["42", "nothing", "", "²", "9" * 5000])
 def test_what_we_cannot_explain(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", subject]) == 3
     assert capsys.readouterr().err.startswith(f"strongroom: explain: got {subject!r}, want")

@@ -96,6 +96,9 @@ def test_a_full_disk_is_the_machines_failure(verb: Raise, capsys: pytest.Capture
     verb(OSError(28, "No space left on device"))
     assert main(["explain"]) == 8
     assert capsys.readouterr().err == "strongroom: input or output: no space left on device\n"
+    verb(OSError(5, "Input/output error", 7))  # a call on a descriptor
+    assert main(["explain"]) == 8
+    assert capsys.readouterr().err == "strongroom: input or output: input/output error\n"
 
 
 def test_a_missing_library_is_named(verb: Raise, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,9 @@ WRONG = [
     ("broker.url", "http://broker.example", "strongroom.broker.url: got 'http://broker.example'"),
     ("broker.url", "https://broker.example/x", "strongroom.broker.url"),
     ("broker.url", "https://user@broker.example", "strongroom.broker.url"),
+    ("broker.url", "https://broker..example", "strongroom.broker.url"),
+    ("broker.url", f"https://{'a' * 64}.example", "strongroom.broker.url"),
+    ("broker.url", "https://" + "a." * 200 + "b", "strongroom.broker.url"),
     ("broker.deadline_s", 0, "strongroom.broker.deadline_s: got 0"),
     ("broker.deadline_s", 3.5, "strongroom.broker.deadline_s: got 3.5"),
     (
@@ -86,6 +89,7 @@ WRONG = [
     ("model.source", "/srv/model\n", "strongroom.model.source"),
     ("model.key", "kbs:///a/b", "strongroom.model.key"),
     ("model.key", "kbs:///a/b/c/d", "strongroom.model.key"),
+    ("model.key", f"kbs:///a/b/{'c' * 129}", "strongroom.model.key"),
     ("engine.extra_args", ["--trust-remote-code"], "strongroom.engine.extra_args: unknown key"),
     ("engine.dtype", "auto --middleware x", "strongroom.engine.dtype"),
     ("engine.max_model_len", "256", "strongroom.engine.max_model_len: got '256'"),
@@ -142,7 +146,7 @@ DOCUMENTS = {
     "blank": (b" \n\n", "empty"),
     "not utf-8": (b"#cloud-config\nstrongroom: \xff\n", "not UTF-8"),
     "utf-16": ("#cloud-config\n".encode("utf-16"), "not UTF-8"),
-    "gzip": (b"\x1f\x8b\x08\x00", "never run here|not UTF-8"),
+    "gzip": (b"\x1f\x8b\x08\x00", "gzip is never unpacked here"),
     "script": (b"#!/bin/sh\nid\n", "'#!/bin/sh' is never run here"),
     "include": (b"#include\nhttps://evil.example/\n", "never run here"),
     "jinja": (b"## template: jinja\n#cloud-config\n", "never run here"),
@@ -160,6 +164,7 @@ DOCUMENTS = {
     "deep": (b"#cloud-config\nstrongroom: " + b"[" * 2000 + b"]" * 2000 + b"\n", "deep|depth|levels"),
     "non-string key": (b"#cloud-config\n1: 2\n", "userdata|key"),
     "broken yaml": (b"#cloud-config\nstrongroom: {\n", "userdata"),
+    "escape": (b'#cloud-config\nstrongroom: "\\UFFFFFFFF"\n', "userdata: an escape"),
     "nul": (b"#cloud-config\nstrongroom: a\0b\n", "userdata"),
 }
 

@@ -96,6 +96,12 @@ def test_units_are_read_from_the_unified_hierarchy() -> None:
             unit_in(other, 1)
 
 
+@pytest.mark.guarantee("G8")
+def test_a_name_chosen_below_a_delegated_unit_is_no_unit() -> None:
+    with pytest.raises(PolicyError, match="one inside another"):
+        unit_in("0::/user.slice/user@1000.service/app.slice/strongroom-proxy.service\n", 1)
+
+
 def test_peer_credentials_come_from_the_kernel() -> None:
     here, there = socket.socketpair()
     with here, there:

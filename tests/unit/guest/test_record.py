@@ -55,6 +55,11 @@ def test_foreign_errors_are_named_but_never_quoted(
     assert sentence(RuntimeError("secret")) == "unexpected RuntimeError"
 
 
+def test_no_sentence_moves_the_console() -> None:
+    said = sentence(PolicyError("broker: \x1b[2J\u202eno\r\nmeasure: ok" + "!" * 10_000))
+    assert said.startswith("broker: [2J no measure: ok!") and said.isprintable() and len(said) == 2000
+
+
 def test_engine_time_is_not_the_agents(tmp_path: Path) -> None:
     record = Record(tmp_path / "boot.json")
     for name in ("measure", "serve"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pycdlib
 import pytest
 
 from guest.userdata import MAX_BYTES, read_seed
-from strongroom.errors import ConfigError, FormatError
+from strongroom.errors import ConfigError, FormatError, MachineError
 
 CONTENT = b"#cloud-config\nstrongroom: {}\n"
 
@@ -73,6 +74,21 @@ def test_too_large_is_refused(tmp_path: Path) -> None:
 def test_links_out_of_the_seed_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "user-data").symlink_to("/etc/passwd")
     with pytest.raises(Exception, match="cannot read"):
+        read_seed(tmp_path)
+
+
+@pytest.mark.guarantee("G16")
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "user-data")
+    with pytest.raises(ConfigError, match="file type 0o10000, want user-data in a file"):
+        read_seed(tmp_path)
+    with pytest.raises(ConfigError, match="file type 0o10000"):
+        read_seed(tmp_path / "user-data")
+    with pytest.raises(ConfigError, match="file type 0o20000"):
+        read_seed(Path("/dev/null"))
+    (tmp_path / "user-data").unlink()
+    (tmp_path / "user-data").mkdir()
+    with pytest.raises(MachineError, match="cannot read"):
         read_seed(tmp_path)
 
 

@@ -293,6 +293,13 @@ def test_nobody_there_is_a_transport_error() -> None:
         AttestedConnection.open(url, policy=policy, roots=policy.roots, now=datetime.now(UTC))
 
 
+@pytest.mark.guarantee("G16")
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(ConfigError, match="timeout: got"):
+        Candidate.dial(Address("127.0.0.1", 9), timeout=timeout)
+
+
 @pytest.mark.parametrize(
     ("url", "host", "port", "shown"),
     [
@@ -314,6 +321,7 @@ def test_addresses(url: str, host: str, port: int, shown: str) -> None:
         "http://llm.example", "llm.example", "https://", "https://a/b", "https://a?x", "https://a#x",
         "https://u:p@a", "https://@a", "https://a:99999", "https://a:b", "https://[::1", "https://a b",
         "https://a\r\nx: y", "ftp://a", "", "https://-a",
+        "https://a:0", "https://a..b", f"https://{'a' * 64}.b", f"https://{'a.' * 127}b", "https://a\nb",
     ],
 )  # fmt: skip
 def test_anything_else_is_no_address(url: str) -> None:

@@ -199,6 +199,12 @@ def test_a_url_is_taken(url: str) -> None:
         "https://broker.example/?a=b",
         "https://broker.example/#a",
         "https://broker.example:99999",
+        "https://broker.example:0",
+        "https://broker..example",
+        f"https://{'a' * 64}.example",
+        "https://bro\nker.example",
+        "https://broker.example/a b",
+        "https://broker.example/\x1b",
         "unix:///run/x",
     ],
 )

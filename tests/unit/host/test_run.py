@@ -70,6 +70,8 @@ def test_failure_may_be_a_value() -> None:
 def test_death_by_signal_is_named() -> None:
     with pytest.raises(MachineError, match="ended by SIGKILL"):
         run(["sh", "-c", "kill -9 $$"])
+    with pytest.raises(MachineError, match="ended by signal 40"):
+        run(["sh", "-c", "kill -40 $$"])
 
 
 def test_a_command_that_is_not_there() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,15 @@ def test_what_is_neither_file_nor_directory_nor_link_is_refused(tree: Path) -> N
     os.mkfifo(tree / "pipe")
     with pytest.raises(MachineError, match="pipe: neither file, directory nor link"):
         walk(tree, "x")
+
+
+def test_a_tree_deeper_than_the_stack_is_measured(tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 100
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert len(walk(tmp_path, "x")) == depth + 1

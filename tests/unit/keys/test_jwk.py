@@ -43,6 +43,7 @@ def test_another_curve_is_refused() -> None:
         ({"alg": None}, "alg: got None"),
         ({"crv": "P-384"}, "want EC on P-256 or P-521"),
         ({"kty": "OKP"}, "want EC on"),
+        ({"kty": "x" * 100_000}, "kty 'x{79}, crv 'P-256', want EC on"),
         ({"x": "AA"}, "x: got 1 bytes, want 32"),
         ({"x": b64u(bytes(33))}, "x: got 33 bytes, want 32"),
         ({"x": 5}, "x: not text"),

@@ -101,6 +101,7 @@ def test_the_unchanged_chain_is_good() -> None:
     [
         ({"ask": replace(GOOD_ASK, signer="other")}, f"ask: signature is not {ARK}'s"),
         ({"ask": replace(GOOD_ASK, issuer="other")}, f"ask: issued by other, want {ARK}"),
+        ({"ask": replace(GOOD_ASK, issuer="o\x1b[2J\nther")}, f"ask: issued by o \\[2J ther, want {ARK}"),
         ({"ask": replace(GOOD_ASK, padded=padding.PKCS1v15())}, f"ask: signature is not {ARK}'s"),
         ({"ask": replace(GOOD_ASK, hash=SHA256())}, f"ask: signature is not {ARK}'s"),
         (

@@ -8,7 +8,7 @@ import pytest
 
 from guest.machine import door, netns, pci, units
 from guest.machine.listeners import inherited, wanted
-from strongroom.errors import FormatError, MachineError, ProtocolError
+from strongroom.errors import FormatError, MachineError, PolicyError, ProtocolError
 
 SHOWN = """\
 Id=strongroom-fs.service
@@ -35,7 +35,8 @@ def test_states_are_read_in_the_order_asked() -> None:
     engine, fs = units.parse_show(SHOWN, ("strongroom-engine.service", "strongroom-fs.service"))
     assert (engine.running, engine.restarts, engine.main_pid) == (True, 2, 77)
     assert not fs.running
-    assert "manifest: epoch is 1, want 2" in fs.describe()
+    assert isinstance(fs.failure(), PolicyError)
+    assert str(fs.failure()).startswith("manifest: epoch is 1, want 2 (strongroom-fs.service is failed")
 
 
 def test_a_unit_that_systemd_does_not_show_is_an_error() -> None:
@@ -48,13 +49,16 @@ def answer(body: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 def test_door_states_parse_or_are_refused() -> None:
-    assert door.parse(answer(b'{"state":"open","spki_sha256":"ab","requests":3}')).open
-    assert not door.parse(answer(b'{"state":"certified","spki_sha256":"ab"}')).open
+    spki = b"ab" * 32
+    assert door.parse(answer(b'{"state":"open","spki_sha256":"%b","requests":3}' % spki)).open
+    assert not door.parse(answer(b'{"state":"certified","spki_sha256":"%b"}' % spki)).open
     for bad in (
         b"",
         answer(b"{}", b"500 x"),
         answer(b"[]"),
-        answer(b'{"state":1,"spki_sha256":"a"}'),
+        answer(b'{"state":1,"spki_sha256":"%b"}' % spki),
+        answer(b'{"state":"ajar","spki_sha256":"%b"}' % spki),
+        answer(b'{"state":"open","spki_sha256":"\\u001b[2J"}'),
         answer(b"{"),
     ):
         with pytest.raises((ProtocolError, FormatError)):

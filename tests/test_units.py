@@ -1,0 +1,89 @@
+"""The unit files: systemd finds no fault in them, and each stays below the exposure it names in its first comment."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from strongroom.host.run import run
+from tests import ROOT, need
+
+UNITS = sorted(p for p in (ROOT / "systemd").iterdir() if p.suffix in {".service", ".socket", ".target"})
+SERVICES = [path for path in UNITS if path.suffix == ".service"]
+DAEMONS = {"strongroom-agent", "strongroom-fs", "strongroom-engine", "strongroom-proxy"}
+
+
+def text(name: str) -> str:
+    return (ROOT / "systemd" / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The units with a command that exists on this machine: verify looks for it."""
+    need(shutil.which("systemd-analyze"), "no systemd-analyze: run ./setup.sh guest")
+    folder = tmp_path_factory.mktemp("units")
+    for path in UNITS:
+        content = re.sub(r"/usr/lib/strongroom/venv/bin/python", "/bin/true", path.read_text())
+        (folder / path.name).write_text(content.replace("SocketGroup=strongroom-proxy", "SocketGroup=root"))
+    return folder
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda p: p.name)
+def test_systemd_finds_no_fault(laid_out: Path, path: Path) -> None:
+    env = {"SYSTEMD_UNIT_PATH": f"{laid_out}:", "SYSTEMD_LOG_LEVEL": "warning"}
+    done = run(["systemd-analyze", "verify", "--man=no", laid_out / path.name], env=env, check=False)
+    complaints = [line for line in done.stderr.decode().splitlines() if "strongroom" in line]
+    assert done.status == 0, complaints
+    assert not complaints
+
+
+@pytest.mark.guarantee("G9")
+@pytest.mark.parametrize("path", SERVICES, ids=lambda p: p.name)
+def test_exposure_stays_below_the_units_own_threshold(laid_out: Path, path: Path) -> None:
+    found = re.match(r"# Security threshold: (\d+\.\d)\n", path.read_text())
+    assert found, f"{path.name}: first line names no threshold"
+    threshold = round(float(found[1]) * 10)
+    argv = ["systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", laid_out / path.name]
+    done = run(argv, check=False)
+    assert done.status == 0, done.stdout.decode().strip().splitlines()[-1]
+
+
+@pytest.mark.guarantee("G10")
+def test_every_part_is_bound_to_the_agent() -> None:
+    for name in ("strongroom-fs.service", "strongroom-engine.service", "strongroom-proxy.service",
+                 "strongroom-netns.service", "strongroom-serving.target"):  # fmt: skip
+        assert re.search(r"^BindsTo=.*strongroom-agent\.service", text(name), re.MULTILINE), name
+    assert "strongroom-fs.service" in text("strongroom-engine.service").split("BindsTo=")[1].splitlines()[0]
+
+
+@pytest.mark.guarantee("G10")
+def test_a_dead_agent_or_a_part_beyond_repair_ends_the_machine() -> None:
+    assert "FailureAction=poweroff-force" in text("strongroom-agent.service")
+    assert "Restart=no" in text("strongroom-agent.service")
+    for name in ("strongroom-fs.service", "strongroom-engine.service", "strongroom-proxy.service"):
+        assert "StartLimitAction=poweroff-force" in text(name), name
+
+
+@pytest.mark.guarantee("G11")
+def test_keys_come_by_credential_and_nothing_dumps_core() -> None:
+    assert "LoadCredential=model-key:/run/strongroom/credentials.sock" in text("strongroom-fs.service")
+    for path in SERVICES:
+        content = path.read_text()
+        assert "LimitCORE=0" in content, path.name
+        assert "EnvironmentFile" not in content, path.name
+        assert "SetCredential" not in content, path.name
+
+
+@pytest.mark.guarantee("G9")
+def test_the_engine_has_no_network_no_privilege_and_its_own_user() -> None:
+    engine = text("strongroom-engine.service")
+    assert "NetworkNamespacePath=/run/netns/strongroom-engine" in engine
+    assert "User=strongroom-engine" in engine
+    assert "CapabilityBoundingSet=\n" in engine
+    assert "model-key" not in engine
+
+
+def test_daemons_are_watched() -> None:
+    for name in sorted(DAEMONS - {"strongroom-engine"}):
+        assert "WatchdogSec=" in text(f"{name}.service"), name

@@ -1,0 +1,58 @@
+"""Mirrors guest/__main__.py: what the agent does when one of its own services ends."""
+
+import asyncio
+
+import pytest
+
+from guest.__main__ import alongside
+from strongroom.errors import MachineError
+
+
+async def fails() -> None:
+    raise MachineError("listener: gone")
+
+
+async def lasts(ended: list[str]) -> None:
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        ended.append("service")
+
+
+@pytest.mark.guarantee("G10")
+def test_a_service_that_fails_ends_what_runs_inside() -> None:
+    async def live() -> None:
+        async with alongside(fails(), lasts(ended)):
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("inside")
+
+    ended: list[str] = []
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(live())
+    assert [str(error) for error in caught.value.exceptions] == ["listener: gone"]
+    assert sorted(ended) == ["inside", "service"]
+
+
+def test_services_outlive_what_runs_inside_and_then_end() -> None:
+    async def live() -> None:
+        async with alongside(lasts(ended)):
+            await asyncio.sleep(0)
+            ended.append("inside")
+
+    ended: list[str] = []
+    asyncio.run(live())
+    assert ended == ["inside", "service"]
+
+
+def test_a_stop_from_outside_is_a_stop() -> None:
+    async def live() -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        async with alongside(lasts([])):
+            me.cancel()
+            await asyncio.sleep(3600)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(live())
