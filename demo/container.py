@@ -88,7 +88,7 @@ def container(
     root = folder / "root"
     root.mkdir(parents=True, exist_ok=True)
     nspawn = [
-        "systemd-nspawn", "--quiet", "--boot", "--register=no", "--console=pipe", "--link-journal=no",
+        "systemd-nspawn", "--quiet", "--boot", "--register=no", "--console=read-only", "--link-journal=no",
         "--volatile=overlay", f"--machine={name}", f"--directory={root}",
         f"--network-namespace-path=/run/netns/{namespace}", "--capability=CAP_NET_ADMIN", "--bind=/dev/fuse",
         *(bind.option() for bind in binds),

@@ -5,9 +5,10 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from types import TracebackType
 
 from guest import evidence
 from guest.attester import Attester
@@ -20,7 +21,7 @@ from guest.record import Record, sentence
 from guest.stages.serve import TARGET, UNITS
 from guest.system import System
 from guest.watch import keep_watch
-from strongroom.errors import StrongroomError
+from strongroom.errors import MachineError, StrongroomError
 from strongroom.host.notify import notify
 
 
@@ -58,7 +59,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         await teardown.enter_async_context(
             alongside(grants.serve(credentials), evidence.serve(requests, attester))
         )
-        teardown.push_async_callback(units.stop, TARGET, *reversed(UNITS))
+        teardown.push_async_exit(_stop_parts)
         system = System(
             seed=args.seed,
             engine_venv=args.engine,
@@ -70,6 +71,16 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         record.end("serving")
         notify("READY=1")
         await keep_watch(system)
+
+
+async def _stop_parts(
+    _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+) -> None:
+    """Asked to stop, the parts finish what they are doing; after a failure they get no such chance."""
+    with suppress(MachineError):  # what ended the boot is to be told, not that its parts were slow to go
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            await units.kill(*UNITS)
+        await units.stop(TARGET, *reversed(UNITS))
 
 
 @asynccontextmanager

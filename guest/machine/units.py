@@ -81,6 +81,12 @@ async def _explained(unit: str, error: MachineError) -> StrongroomError:
     return error
 
 
+async def kill(*units: str) -> None:
+    """End every process of the units at once, where there are any."""
+    argv = ["systemctl", "--no-ask-password", "kill", "--signal=SIGKILL", *units]
+    await asyncio.to_thread(run, argv, timeout=30.0, check=False)
+
+
 async def stop(*units: str, timeout: float = 60.0) -> None:
     await asyncio.to_thread(
         run, ["systemctl", "--no-ask-password", "stop", *units], timeout=timeout, check=False

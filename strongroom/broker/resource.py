@@ -69,7 +69,7 @@ class VolumeKey:
 
     key: bytes = field(repr=False)
     root: bytes  # SHA-256 of the model's manifest file
-    epoch: int  # the least epoch that may be opened
+    epoch: int  # of that model; no other is opened
 
     def __post_init__(self) -> None:
         if len(self.key) != KEY_BYTES:
