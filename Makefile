@@ -1,28 +1,29 @@
 PYTHON := build/venv/bin/python
+SUDO := $(shell test $$(id -u) = 0 || echo sudo)
 
 help:     ## this list
 	@awk -F ' *## ' '/^[a-z]+:.*## /{sub(":.*", "", $$1); printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:     ## the whole chain on this machine; KEEP=1 leaves it running
-	@./setup.sh all && KEEP=$(KEEP) $(PYTHON) -m demo
+	@./setup.sh all && $(SUDO) env KEEP=$(KEEP) $(PYTHON) -m demo
 
 attacks:  ## eight attacks on that chain, each refused
-	@./setup.sh all && $(PYTHON) -m demo.attacks
+	@./setup.sh all && $(SUDO) $(PYTHON) -m demo.attacks
 
 test:     ## every test
-	@./setup.sh all && $(PYTHON) -m pytest
+	@./setup.sh all && $(SUDO) env STRONGROOM_CI=$(STRONGROOM_CI) $(PYTHON) -m pytest
 
 check:    ## style, types and floors
 	@./setup.sh base && $(PYTHON) -m ruff check . && $(PYTHON) -m mypy . && $(PYTHON) -m pytest -q tests/test_floors.py
 
 bench:    ## figures, measured in pairs
-	@./setup.sh base && $(PYTHON) -m bench
+	@./setup.sh base && $(SUDO) $(PYTHON) -m bench
 
 image:    ## the VM image (not there yet)
 	@echo "image: there is no image build in this version; image/README.md says what it will declare" >&2; exit 2
 
 clean:    ## caches and everything under build/
 	@! grep -q " $(CURDIR)/build/" /proc/self/mounts || { echo "clean: stop the demo first: it has mounts below build/" >&2; exit 1; }
-	@rm -rf build .mypy_cache .ruff_cache .pytest_cache *.egg-info && find . -name __pycache__ -prune -exec rm -rf {} +
+	@$(SUDO) rm -rf build .mypy_cache .ruff_cache .pytest_cache *.egg-info && find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help demo attacks test check bench image clean

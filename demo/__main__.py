@@ -114,20 +114,16 @@ def _follow(screen: Screen, made: Site) -> dict[str, Any]:
 
 
 def _chat(screen: Screen, made: Site) -> None:
-    receipt = made.folder / "receipt.json"
-    argv: list[str | Path] = [
-        "chat",
-        made.url,
-        QUESTION,
-        "--policy",
-        made.policy,
-        "--token-file",
-        made.token_file,
-    ]
-    _, answer, told = made.strongroom(*argv, "--max-tokens", "16", "--receipt", receipt)
+    receipt, request, response = (made.folder / name for name in ("receipt.json", "request", "response"))
+    known = ("--policy", made.policy)
+    kept = ("--receipt", receipt, "--save-request", request, "--save-response", response)
+    asked = ("--token-file", made.token_file, "--max-tokens", "16")
+    _, answer, told = made.strongroom("chat", made.url, QUESTION, *known, *asked, *kept)
     screen.say(told)
     screen.say(f"A: {answer.strip()}")
-    _, checked, _ = made.strongroom("receipt", "verify", receipt, "--policy", made.policy)
+    screen.say("and once more offline, from the files it kept:")
+    exact = ("--request", request, "--response", response)
+    _, checked, _ = made.strongroom("receipt", "verify", receipt, *known, *exact)
     screen.say(checked)
 
 

@@ -160,6 +160,8 @@ def _seal(folder: Path, model: Path, epoch: int) -> Sealed:
 def site(workshop: Workshop, folder: Path, scenario: Scenario | None = None) -> Iterator[Site]:
     """A site up to the moment the guest starts booting; see Site.wait for what comes of it."""
     scenario = scenario or Scenario()
+    if (folder / "tsm").is_mount():  # left by a run that was killed
+        run(["umount", "--lazy", folder / "tsm"])
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("run", "seed", "tsm", "vtpm", "broker"):
         (folder / name).mkdir(parents=True)

@@ -10,7 +10,7 @@ import socket
 from typing import Final
 
 from guest.connections import serve_each
-from guest.peers import credentials
+from guest.peers import credentials, unit_of
 from strongroom.errors import PolicyError
 from strongroom.host.secret import Secret
 
@@ -31,8 +31,12 @@ class Grants:
             secret.wipe()
         self._granted.clear()
 
-    def take(self, address: object, uid: int) -> Secret:
-        """The credential that a systemd connection from `address` asks for, or PolicyError."""
+    def take(self, address: object, uid: int, inside: str) -> Secret:
+        """The credential that a systemd connection from `address` asks for, or PolicyError.
+
+        `inside` is the unit the kernel has the peer in: systemd asks from within the unit it is about to start, so a
+        daemon that runs as root cannot ask under another's name.
+        """
         if uid != 0:
             raise PolicyError(f"credentials: asked by uid {uid}, want systemd itself (uid 0)")
         if not isinstance(address, bytes) or not address.startswith(b"\0"):
@@ -44,6 +48,8 @@ class Grants:
             raise PolicyError(
                 "credentials: peer address is of another shape, want systemd's /unit/NAME/CREDENTIAL"
             )
+        if parts[2] != inside:
+            raise PolicyError(f"credentials: {inside} asked in the name of {parts[2][:64]}, want its own")
         secret = self._granted.get((parts[2], parts[3]))
         if secret is None:
             raise PolicyError(f"credentials: {parts[2]} was never granted {parts[3]}")
@@ -54,5 +60,5 @@ class Grants:
         await serve_each(listener, self._answer, within=TIMEOUT)
 
     async def _answer(self, connection: socket.socket, address: object) -> None:
-        secret = self.take(address, credentials(connection)[1])
+        secret = self.take(address, credentials(connection)[1], unit_of(connection))
         await asyncio.get_running_loop().sock_sendall(connection, secret.view())

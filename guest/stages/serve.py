@@ -37,8 +37,7 @@ async def serve(system: System, ready: GpuReady) -> Serving:
     await units.start(engine.UNIT, timeout=START_TIMEOUT)
     check_sealed((await units.state(engine.UNIT)).main_pid)
     deadline = time.monotonic() + workload.config.engine.start_deadline_s
-    while not await _door_open():
-        await check_parts()
+    while await check_parts() and not await _door_open():
         if time.monotonic() > deadline:
             raise MachineError(f"engine: no canary answer after {workload.config.engine.start_deadline_s} s")
         notify(f"EXTEND_TIMEOUT_USEC={_EXTEND * 1_000_000}")
@@ -53,7 +52,7 @@ async def check_parts() -> list[units.UnitState]:
     The filesystem is asked first: an engine that read a refused block only knows of an i/o error.
     """
     seen = await units.states(*UNITS)
-    if not seen[0].status.startswith(SOUND):
+    if seen[0].running and not seen[0].status.startswith(SOUND):
         raise VerifyError(f"model: {seen[0].status}")
     for unit in seen:
         if not unit.running or unit.restarts:

@@ -12,6 +12,7 @@ from typing import Final, Self
 from strongroom.broker.errors import VERSION_MISMATCH
 from strongroom.errors import FormatError, ProtocolError
 from strongroom.wire.canonical import JSON, pack_json, parse_json
+from strongroom.wire.line import sentence
 
 VERSION: Final = "0.4.0"
 TEE: Final = "snp"
@@ -48,7 +49,9 @@ class Request:
         value = _object(parse_json(body, "request", max_bytes=MAX_REQUEST), "request")
         version = _text(value, "version", "request")
         if version != VERSION:  # before all else: what follows may be spelt differently there
-            raise ProtocolError(f"{VERSION_MISMATCH}={VERSION} while the request is {version[:40]}")
+            raise ProtocolError(
+                f"{VERSION_MISMATCH}={VERSION} while the request is {sentence(version, most=40)}"
+            )
         _exactly(value, {"version", "tee", _EXTRA}, "request")
         return cls(_text(value, "tee", "request"), _hashes(value[_EXTRA]))
 
@@ -158,7 +161,7 @@ def _object(value: JSON, subject: str) -> dict[str, JSON]:
 
 def _exactly(value: Mapping[str, JSON], members: set[str], subject: str) -> None:
     if unknown := value.keys() - members:
-        raise FormatError(f"{subject}.{min(unknown)[:60]}: unknown member")
+        raise FormatError(f"{subject}.{sentence(min(unknown), most=60)}: unknown member")
     if missing := members - value.keys():
         raise FormatError(f"{subject}.{min(missing)}: missing")
 

@@ -4,10 +4,12 @@ The peer is checked before the first byte of HTTP is written, on every connectio
 cached, proxied or retried here. Who the peer is not, is a VerifyError; that it cannot be reached, a TransportError.
 """
 
+import asyncio
 import os
 import re
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import TracebackType
@@ -26,6 +28,7 @@ from strongroom.errors import ConfigError, ProtocolError, StrongroomError, Trans
 
 MAX_COOKIES: Final = 8
 _CHUNK: Final = 64 << 10
+_FAREWELL: Final = 1.0  # seconds
 _VISIBLE: Final = re.compile("[!-~]+")  # parsers of URLs drop a line break in silence
 
 
@@ -71,6 +74,7 @@ class PinnedConnector(aiohttp.TCPConnector):
     def __init__(self, pin: Pin) -> None:
         super().__init__(ssl=pin.context(), limit=1)
         self._pin = pin
+        self._open: dict[asyncio.Future[None], asyncio.Transport] = {}  # by what is done once it is closed
         self.peer_spki_sha256 = b""
 
     async def connect(
@@ -78,6 +82,9 @@ class PinnedConnector(aiohttp.TCPConnector):
     ) -> Connection:
         """Called before a request is written, for a new connection and for one used before."""
         connection = await super().connect(req, traces, timeout)
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is not None and transport is not None and (end := protocol.closed) is not None:
+            self._open[end] = transport
         try:
             self.peer_spki_sha256 = _peer_spki_sha256(connection)
             if self._pin.spki_sha256 not in (None, self.peer_spki_sha256):
@@ -86,6 +93,16 @@ class PinnedConnector(aiohttp.TCPConnector):
             connection.close()
             raise
         return connection
+
+    async def cut(self) -> None:
+        """Leave no socket behind: a peer that lingers over its TLS farewell is not waited for."""
+        for end, transport in self._open.items():
+            with suppress(AttributeError):  # Python 3.11, of a transport that was closed twice
+                if not end.done():
+                    transport.abort()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await asyncio.gather(*self._open, return_exceptions=True)
 
 
 class Fetcher:
@@ -110,6 +127,7 @@ class Fetcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
+        await self._connector.cut()
 
     async def request(
         self,

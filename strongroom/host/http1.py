@@ -19,7 +19,7 @@ _MAX_INTERIM: Final = 4  # 1xx answers before the real one
 
 
 class Stream(Protocol):
-    """What a TLS stream offers. Every call may raise TransportError."""
+    """What a TLS stream offers. Every call lasts as long as settimeout says, and may raise TransportError."""
 
     def send(self, data: bytes) -> None: ...
     def recv(self, limit: int) -> bytes: ...
@@ -80,6 +80,7 @@ class HTTPConnection:
         limits = limits or Limits()
         self._next_cycle()
         deadline = self._clock() + limits.total
+        self._stream.settimeout(min(limits.silence, limits.total))  # not what was left of the last answer's
         self._send(method, target, dict(headers or {}), body)
         head = self._head(limits, deadline)
         response = Response(head, self._body(limits, deadline))

@@ -281,7 +281,8 @@ class TLSStream:
 def connect(host: str, port: int, *, timeout: float) -> TLSStream:
     """A TLS 1.3 connection whose peer is NOT yet trusted: judge its evidence before sending anything.
 
-    `timeout` is the longest silence in seconds, also of later calls until settimeout().
+    `timeout` is the longest wait in seconds: for the name and the port, for the handshake, and for each later call
+    until settimeout().
     """
     try:
         sock = socket.create_connection((host, port), timeout=timeout)

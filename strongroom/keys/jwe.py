@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap
 from strongroom.errors import FormatError, VerifyError
 from strongroom.keys.jwk import ECDH, RSA_OAEP, PrivateKey, PublicKey, curve_of, pack_point, parse_point
 from strongroom.wire.canonical import JSON, b64u, parse_json, unb64u
+from strongroom.wire.line import sentence
 
 ENC: Final = "A256GCM"
 CEK_BYTES: Final = 32
@@ -141,7 +142,7 @@ def _wrap(
 def _unwrap(jwe: JWE, header: dict[str, JSON], key: PrivateKey) -> bytes:
     members = {"alg", "enc", "epk"} if isinstance(key, ec.EllipticCurvePrivateKey) else {"alg", "enc"}
     if header.keys() != members:
-        got = ", ".join(sorted(header))[:80]
+        got = sentence(", ".join(sorted(header)), most=80)
         raise FormatError(f"jwe.protected: members are {got}, want exactly {', '.join(sorted(members))}")
     try:
         if isinstance(key, rsa.RSAPrivateKey):

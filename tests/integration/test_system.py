@@ -18,7 +18,10 @@ from demo.asking import ask_openai
 from demo.attacks import relayed_certificate
 from demo.relaying import replay_to_broker
 from demo.site import MODEL, TOKEN, Site, Workshop, make_workshop, site
+from guest.attester import PCR
+from guest.machine import tpm
 from strongroom.broker.resource import VolumeKey
+from strongroom.evidence.eventlog import EventLog
 from strongroom.host.tls import connect
 from tests import ROOT, need
 
@@ -74,6 +77,20 @@ def test_verify_chat_and_receipt(serving: Site, tmp_path: Path) -> None:
     assert serving.strongroom(*check, "--request", request, "--response", response)[0] == 0
     response.write_bytes(response.read_bytes().replace(b"data", b"Data", 1))
     assert serving.strongroom(*check, "--request", request, "--response", response, check=False)[0] == 5
+
+
+def test_the_vtpm_holds_the_log_too(serving: Site, tmp_path: Path) -> None:
+    """PCR 15 is what a replay of the log in the evidence gives."""
+    kept = tmp_path / "evidence.json"
+    serving.strongroom("verify", serving.url, "--policy", serving.policy, "--save-evidence", kept)
+    events = EventLog.from_json(json.loads(kept.read_text())["answer"]["channel"]["events"])
+    assert [event.name for event in events.events] == ["userdata", "gpu", "engine", "keys", "model", "boot-done"]
+    log, pcr = EventLog(()), bytes(32)
+    for event in events.events:
+        log = log.extend(event)
+        pcr = sha256(pcr + sha256(log.head).digest()).digest()
+    with tpm.opened(serving.folder / "vtpm" / "tpm.sock") as device:
+        assert device.read(PCR) == pcr
 
 
 @pytest.mark.guarantee("G18")

@@ -13,6 +13,7 @@ from strongroom.errors import PolicyError
 
 ADDRESS = b"\0fecaa8311f7bd675/unit/strongroom-fs.service/model-key"
 KEY = bytes(range(32))
+FS, ENGINE = "strongroom-fs.service", "strongroom-engine.service"
 
 
 def granted() -> Grants:
@@ -22,26 +23,32 @@ def granted() -> Grants:
 
 
 def test_a_unit_gets_what_it_was_granted() -> None:
-    assert granted().take(ADDRESS, 0).reveal() == KEY
+    assert granted().take(ADDRESS, 0, FS).reveal() == KEY
 
 
 @pytest.mark.guarantee("G11")
 @pytest.mark.parametrize(
-    ("address", "uid", "sentence"),
+    ("address", "uid", "unit", "sentence"),
     [
-        (ADDRESS, 1000, "uid 1000"),
-        (ADDRESS.replace(b"fs", b"engine"), 0, "strongroom-engine.service was never granted model-key"),
-        (ADDRESS.replace(b"model-key", b"other"), 0, "never granted other"),
-        (ADDRESS[1:], 0, "no abstract address"),
-        ("", 0, "no abstract address"),
-        (b"\0x/unit/strongroom-fs.service/model-key/more", 0, "another shape"),
-        (b"\0x/path/strongroom-fs.service/model-key", 0, "another shape"),
-        (b"\0", 0, "another shape"),
+        (ADDRESS, 0, "strongroom-netns.service", "asked in the name of strongroom-fs.service"),
+        (ADDRESS, 1000, FS, "uid 1000"),
+        (
+            ADDRESS.replace(b"fs", b"engine"),
+            0,
+            ENGINE,
+            "strongroom-engine.service was never granted model-key",
+        ),
+        (ADDRESS.replace(b"model-key", b"other"), 0, FS, "never granted other"),
+        (ADDRESS[1:], 0, FS, "no abstract address"),
+        ("", 0, FS, "no abstract address"),
+        (b"\0x/unit/strongroom-fs.service/model-key/more", 0, FS, "another shape"),
+        (b"\0x/path/strongroom-fs.service/model-key", 0, FS, "another shape"),
+        (b"\0", 0, FS, "another shape"),
     ],
 )
-def test_everybody_else_gets_nothing(address: object, uid: int, sentence: str) -> None:
+def test_everybody_else_gets_nothing(address: object, uid: int, unit: str, sentence: str) -> None:
     with pytest.raises(PolicyError, match=sentence) as caught:
-        granted().take(address, uid)
+        granted().take(address, uid, unit)
     assert KEY.hex() not in str(caught.value)
 
 
@@ -49,7 +56,7 @@ def test_wiped_grants_are_gone() -> None:
     grants = granted()
     grants.wipe()
     with pytest.raises(PolicyError, match="never granted"):
-        grants.take(ADDRESS, 0)
+        grants.take(ADDRESS, 0, FS)
 
 
 @pytest.mark.guarantee("G11")
@@ -59,8 +66,10 @@ def test_no_repr_shows_a_credential() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="systemd connects as root, and so must this test")
-def test_serves_the_way_systemd_asks(tmp_path: Path) -> None:
+def test_serves_the_way_systemd_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd binds its end to an abstract address that names unit and credential, then reads to the end."""
+
+    monkeypatch.setattr("guest.grants.unit_of", lambda connection: FS)
 
     async def exchange() -> tuple[bytes, bytes]:
         listener = socket.socket(socket.AF_UNIX)

@@ -1,12 +1,14 @@
 """Mirrors host/fetch.py, against a real TLS server on loopback."""
 
 import asyncio
+import gc
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 
-from strongroom.cli.broker_certificate import TLSCertificate
+from strongroom.cli.broker_certificate import CERTIFICATE, TLSCertificate
 from strongroom.errors import ConfigError, ProtocolError, StrongroomError, TransportError, VerifyError
 from strongroom.host.fetch import Fetcher, Pin, Response, checked_url
 from tests.fakes.https import Heard, Respond, certificate, listening, ok
@@ -77,6 +79,22 @@ def test_a_wrong_key_gets_no_byte(served: TLSCertificate, tmp_path: Path) -> Non
     ):
         fetch(tmp_path, Pin(spki_sha256=bytes(32)), lambda _: ok(b"hi"))
     assert seen[0].connections <= 1 and seen[0].requests == []
+
+
+def test_no_socket_is_left_when_a_peer_lingers(served: TLSCertificate, tmp_path: Path) -> None:
+    """A socket that outlives its fetcher is a ResourceWarning, and so an error here."""
+    for pin, error in ((bytes(32), VerifyError), (served.spki_sha256, TransportError)):
+        with pytest.raises(error):
+            fetch(tmp_path, Pin(spki_sha256=pin), lambda _: None, timeout_s=0.1)
+    gc.collect()
+
+
+def test_a_certificate_of_no_known_version_gets_no_byte(served: TLSCertificate, tmp_path: Path) -> None:
+    der = ssl.PEM_cert_to_DER_cert(served.pem).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
+    (tmp_path / CERTIFICATE).write_text(ssl.DER_cert_to_PEM_cert(der))
+    with pytest.raises(VerifyError, match="holds no key we can read"):
+        fetch(tmp_path, Pin(spki_sha256=served.spki_sha256), lambda _: ok(b"hi"))
+    assert seen[0].requests == []
 
 
 def test_a_wrong_authority_gets_no_byte(served: TLSCertificate, tmp_path: Path) -> None:

@@ -122,3 +122,13 @@ def test_a_slow_drip_ends_at_the_total() -> None:
     with pytest.raises(TransportError, match="no complete answer after 20 s"):
         connection.request("GET", "/", limits=Limits(silence=5, total=20)).read()
     assert max(script.timeouts) == 5 and min(script.timeouts) == 1
+
+
+def test_the_next_request_may_take_its_own_time() -> None:
+    ticks = iter(range(1000))
+    script = Script(PLAIN * 2, step=len(PLAIN))
+    connection = HTTPConnection(script, "h", clock=lambda: float(next(ticks)))
+    connection.request("GET", "/", limits=Limits(silence=5, total=2)).read()
+    before = len(script.timeouts)
+    connection.request("GET", "/", limits=Limits(silence=5, total=20)).read()
+    assert script.timeouts[before] == 5
