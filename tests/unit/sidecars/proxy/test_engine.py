@@ -1,13 +1,14 @@
 """Mirrors sidecars/proxy/engine.py: engines that say too much, too little, or nothing."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from sidecars.proxy.engine import EngineConnection
+from sidecars.proxy.engine import EngineConnection, Process
 from strongroom.errors import TransportError
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -85,6 +86,7 @@ def test_what_came_before_a_break_is_delivered_first(socket_dir: Path) -> None:
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000, "broke HTTP"),
         (OK + b"content-length: 5\r\n\r\nab", "broke off"),
         (CHUNKED + b"zz\r\n", "broke HTTP"),
+        (OK + b"\r\nan answer that only a close would end", "nothing says where"),
     ],
 )
 def test_broken_answers_are_transport_errors(socket_dir: Path, says: bytes, why: str) -> None:
@@ -101,6 +103,27 @@ def test_silence_is_a_transport_error(socket_dir: Path) -> None:
             await stream(engine, gap=0.05)
 
     against(socket_dir, CHUNKED, b"1\r\na\r\n", then_wait=True)(test)
+
+
+def test_dripping_is_not_answering(socket_dir: Path) -> None:
+    async def test(engine: EngineConnection) -> None:
+        await engine.ask("GET", "/", within=5)
+        with pytest.raises(TransportError, match="no answer in"):
+            await engine.whole(within=0.1)
+
+    against(socket_dir, CHUNKED, *[b"1\r\na\r\n"] * 50, then_wait=True)(test)
+
+
+@pytest.mark.guarantee("G9")
+def test_no_other_process_is_talked_to(socket_dir: Path) -> None:
+    async def test(engine: EngineConnection) -> None:
+        assert engine.process == Process(os.getpid(), os.getuid())
+        (await EngineConnection.open(socket_dir / "e", process=engine.process)).close()
+        for other in (Process(os.getpid() + 1, os.getuid()), Process(os.getpid(), os.getuid() + 1)):
+            with pytest.raises(TransportError, match="another process"):
+                await EngineConnection.open(socket_dir / "e", process=other)
+
+    against(socket_dir, then_wait=True)(test)
 
 
 def test_a_whole_answer_is_bounded(socket_dir: Path) -> None:
@@ -133,7 +156,7 @@ def test_between_two_requests_only_silence_is_right(socket_dir: Path) -> None:
     answer = OK + b"content-length: 0\r\n\r\n"
     for test, says in ((quiet, [b""]), (ended, [answer]), (spoken, [answer, b"x"])):
         against(socket_dir, *says, then_wait=test is quiet)(test)
-        (socket_dir / "e").unlink()
+        (socket_dir / "e").unlink(missing_ok=True)  # Python 3.13 removes it itself
 
 
 def test_nobody_there_is_a_transport_error(socket_dir: Path) -> None:
