@@ -28,6 +28,7 @@ from strongroom.sealed.keys import KEY_SIZE
 THREADS: Final = 2
 _STOP: Final = {signal.SIGTERM, signal.SIGINT}
 _LOOK: Final = 1.0  # seconds between looks at the threads
+_PATIENCE: Final = 30.0  # seconds a request may take before the status says so
 
 
 def main() -> int:
@@ -35,8 +36,8 @@ def main() -> int:
         with ExitStack() as stack:
             config = VolumeConfig.parse(read_credential("volume", max_bytes=MAX_CREDENTIAL))
             failures = SimpleQueue[str]()
-            server = _serve(config, failures, stack)
-            _watch(server, failures)
+            server, serving = _serve(config, failures, stack)
+            _watch(server, failures, serving)
             notify("STOPPING=1")
     except StrongroomError as error:
         return _failed(error)
@@ -55,8 +56,8 @@ def _say(sentence: str) -> None:
     print(f"strongroom-fs: {sentence}", file=sys.stderr, flush=True)
 
 
-def _serve(config: VolumeConfig, failures: SimpleQueue[str], stack: ExitStack) -> Server:
-    """Mount and answer. What has to be undone is left on the stack."""
+def _serve(config: VolumeConfig, failures: SimpleQueue[str], stack: ExitStack) -> tuple[Server, str]:
+    """Mount and answer: the server, and the status of a sound one. What has to be undone is left on the stack."""
     clear(config.mount)
     _allow_open_files()
     with read_secret("model-key", length=KEY_SIZE) as key:
@@ -85,7 +86,7 @@ def _serve(config: VolumeConfig, failures: SimpleQueue[str], stack: ExitStack) -
     manifest = sealed.manifest
     serving = f"serving {manifest.name} epoch {config.epoch}, {len(manifest.entries)} entries"
     notify(f"READY=1\nSTATUS={serving}")
-    return server
+    return server, serving
 
 
 def _confirm(point: Path) -> None:
@@ -98,16 +99,23 @@ def _confirm(point: Path) -> None:
         _say(f"mount {point}: read-ahead stays at the kernel's default, reads will be slow")
 
 
-def _watch(server: Server, failures: SimpleQueue[str]) -> None:
-    """Return at a stop signal. Only this thread talks to the service manager, which may be slow."""
-    ping = watchdog_interval()
+def _watch(server: Server, failures: SimpleQueue[str], serving: str) -> None:
+    """Return at a stop signal. Only this thread talks to the service manager, which may be slow.
+
+    A failure stays in the status: nothing after it says "serving" again.
+    """
+    ping, sound, slow = watchdog_interval(), True, False
     while server.alive:
         if signal.sigtimedwait(_STOP, min(_LOOK, ping or _LOOK)) is not None:
             return
         if ping is not None:
             notify("WATCHDOG=1")
         while not failures.empty():
+            sound = False
             status(failures.get())
+        if sound and slow is not (server.longest_wait > _PATIENCE):
+            slow = not slow
+            status(f"{serving}; the store has not answered for {_PATIENCE:g} s" if slow else serving)
     raise MachineError("mount: no longer served, want it until we are stopped")
 
 

@@ -6,6 +6,7 @@ Every heavy call of a thread (read, preadv, decrypt, writev) releases the interp
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Sequence
 from struct import pack
 from threading import Lock, Thread
@@ -46,6 +47,7 @@ class Server:
         self._reported: set[str] = set()
         self._lock = Lock()
         self._threads: list[Thread] = []
+        self._begun: dict[int, float] = {}  # request -> monotonic time at which it was taken up
 
     def greet(self) -> None:
         """Agree with the kernel on what both speak. Before any thread is started."""
@@ -71,6 +73,12 @@ class Server:
         """Whether every thread still serves: none has failed, and the mount is there."""
         return all(thread.is_alive() for thread in self._threads)
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds since the oldest request that still waits for its reply was taken up; 0 when none does."""
+        begun = list(self._begun.values())  # a copy: the threads go on
+        return time.monotonic() - min(begun) if begun else 0.0
+
     def join(self, timeout: float) -> None:
         """Wait for the threads after the unmount, at most `timeout` seconds each: a busy mount keeps them."""
         for thread in self._threads:
@@ -81,8 +89,10 @@ class Server:
         try:
             while (frame := _receive(device, buffer)) is not None:
                 request = Request.parse(frame)
+                self._begun[request.unique] = time.monotonic()
                 if frames := self._reply(request, reader):
                     self._send(device, request, frames)
+                del self._begun[request.unique]
         finally:
             os.close(device)
 

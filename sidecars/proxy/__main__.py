@@ -28,6 +28,9 @@ def main() -> int:
     except StrongroomError as error:
         print(f"strongroom-proxy: {error}", file=sys.stderr)
         return error.exit_code
+    except Exception as error:  # noqa: BLE001 - our own defect, told without its text
+        _log.error("defect: %s", _place(error))
+        return StrongroomError.exit_code
 
 
 async def _live(door: Door) -> int:
@@ -45,12 +48,13 @@ async def _live(door: Door) -> int:
 def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log our own defects by kind and place only: an exception's text may hold a prompt."""
     error = context.get("exception")
-    if isinstance(error, BaseException):
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
-        _log.error("defect: %s at %s", type(error).__name__, place)
-    else:
-        _log.error("defect: event loop trouble")
+    _log.error("defect: %s", _place(error) if isinstance(error, BaseException) else "event loop trouble")
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
+    return f"{type(error).__name__} at {place}"
 
 
 if __name__ == "__main__":

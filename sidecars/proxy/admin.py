@@ -7,6 +7,7 @@ from typing import Final
 
 from sidecars.proxy.http import ServerHTTP
 from sidecars.proxy.refusal import Refusal, not_found
+from strongroom.errors import MachineError
 from strongroom.wire.canonical import JSON, pack_json
 
 PATIENCE: Final = 2.0  # seconds for one question
@@ -14,8 +15,10 @@ _READ: Final = 4096  # bytes
 
 
 async def serve_admin(path: Path, state: Callable[[], JSON]) -> asyncio.Server:
-    """A listening server; `state` is asked anew for each answer. A socket file left by an earlier process goes."""
-    _clear(path)
+    """A listening server; `state` is asked anew for each answer. A socket file left by an earlier process goes.
+
+    Raises MachineError when the socket cannot be made.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -27,7 +30,11 @@ async def serve_admin(path: Path, state: Callable[[], JSON]) -> asyncio.Server:
         finally:
             writer.close()
 
-    return await asyncio.start_unix_server(answer, path)
+    try:
+        _clear(path)
+        return await asyncio.start_unix_server(answer, path)
+    except OSError as error:
+        raise MachineError(f"admin socket {path}: {(error.strerror or 'failed').lower()}") from error
 
 
 def _clear(path: Path) -> None:

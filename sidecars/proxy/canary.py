@@ -1,9 +1,9 @@
 """Is the engine there, is it the right one, does it answer; and is it still there.
 
 Ready means answered: connection, /health, exactly the expected model name, one small completion and one small chat
-(which a model without a chat template may refuse). Afterwards one idle connection is kept as a sentinel. The engine
-keeps it open as long as it lives, so its end is the engine's end, known at once; /health over it also finds an engine
-whose process lives but whose core is dead.
+(which a model without a chat template may refuse), all from one process. Afterwards one idle connection to that
+process is kept as a sentinel. The engine keeps it open as long as it lives, so its end is the engine's end, known at
+once; /health over it also finds an engine whose process lives but whose core is dead.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
-from sidecars.proxy.engine import EngineConnection
+from sidecars.proxy.engine import EngineConnection, Process
 from sidecars.proxy.plan import Plan
 from strongroom.errors import FormatError, ProtocolError, TransportError
 from strongroom.wire.canonical import JSON, parse_json
@@ -30,9 +30,10 @@ _NO_CHAT: Final = {400, 404}
 class Sentinel:
     """A connection to an engine that has answered its canary."""
 
-    def __init__(self, connection: EngineConnection, max_model_len: int | None) -> None:
-        self._connection = connection
-        self.max_model_len = max_model_len  # tokens, as the engine says
+    def __init__(self, connection: EngineConnection, path: Path, max_model_len: int | None) -> None:
+        self._connection, self._path = connection, path
+        self.process: Final = connection.process  # the only one that may be asked anything
+        self.max_model_len: Final = max_model_len  # tokens, as the engine says
 
     async def watch(self) -> NoReturn:
         """Never returns; raises TransportError as soon as the engine is gone or unwell."""
@@ -40,6 +41,8 @@ class Sentinel:
             await self._connection.silence(HEALTH_EVERY)
             if not await _healthy(self._connection):
                 raise TransportError("engine: /health says it is unwell")
+            # raises when another process took the engine's place while this one lives on
+            (await EngineConnection.open(self._path, process=self.process)).close()
 
     def close(self) -> None:
         self._connection.close()
@@ -58,16 +61,22 @@ async def wait_for_engine(plan: Plan) -> Sentinel:
 
 
 async def _try(plan: Plan) -> Sentinel:
+    process, length = await _identify(plan)
+    await _sing(plan.engine_socket, process, plan.model.name)
+    # a fresh one: the engine closes what stays idle for seconds, and a first completion may take minutes
+    connection = await EngineConnection.open(plan.engine_socket, process=process)
+    return Sentinel(connection, plan.engine_socket, length)
+
+
+async def _identify(plan: Plan) -> tuple[Process, int | None]:
+    """The healthy engine's process, and how many tokens the model holds as far as it says."""
     connection = await EngineConnection.open(plan.engine_socket)
     try:
         if not await _healthy(connection):
             raise TransportError("engine: not healthy yet")
-        length = await _require_model(connection, plan.model.name)
-        await _sing(plan.engine_socket, plan.model.name)
-    except BaseException:
+        return connection.process, await _require_model(connection, plan.model.name)
+    finally:
         connection.close()
-        raise
-    return Sentinel(connection, length)
 
 
 async def _healthy(connection: EngineConnection) -> bool:
@@ -88,19 +97,21 @@ async def _require_model(connection: EngineConnection, name: str) -> int | None:
     raise ProtocolError(f"engine: /v1/models does not list exactly {name!r}")
 
 
-async def _sing(socket: Path, model: str) -> None:
-    status, answer = await _ask(socket, "/v1/completions", {"model": model, "prompt": _SONG, **_SHORT})
+async def _sing(socket: Path, process: Process, model: str) -> None:
+    question = {"model": model, "prompt": _SONG, **_SHORT}
+    status, answer = await _ask(socket, process, "/v1/completions", question)
     _require_song(status, answer)
     messages = [{"role": "user", "content": _SONG}]
-    status, answer = await _ask(
-        socket, "/v1/chat/completions", {"model": model, "messages": messages, **_SHORT}
-    )
+    chat = {"model": model, "messages": messages, **_SHORT}
+    status, answer = await _ask(socket, process, "/v1/chat/completions", chat)
     if status not in _NO_CHAT:
         _require_song(status, answer)
 
 
-async def _ask(socket: Path, target: str, question: Mapping[str, object]) -> tuple[int, JSON]:
-    connection = await EngineConnection.open(socket)
+async def _ask(
+    socket: Path, process: Process, target: str, question: Mapping[str, object]
+) -> tuple[int, JSON]:
+    connection = await EngineConnection.open(socket, process=process)
     try:
         head = await connection.ask("POST", target, body=json.dumps(question).encode(), within=CANARY_WITHIN)
         body = await connection.whole(within=CANARY_WITHIN, most=_MAX_ANSWER)

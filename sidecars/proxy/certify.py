@@ -32,7 +32,15 @@ class TLSIdentity:
     context: ServerContext = field(repr=False)
     certificate: bytes = field(repr=False)  # DER
     spki: bytes  # DER
-    not_after: datetime
+    not_before: datetime
+
+    @property
+    def not_after(self) -> datetime:
+        return self.not_before + LIFETIME
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether it needs no successor yet. It does when the clock was set back, or passed much time in a leap."""
+        return self.not_before <= now < self.not_before + RENEW_AFTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ async def make_tls_identity(plan: Plan, *, now: datetime) -> TLSIdentity:
         serial=1 + secrets.randbits(120),
     )
     context = ServerContext.of(key=key, certificate=certificate)
-    return TLSIdentity(context=context, certificate=certificate, spki=spki, not_after=not_before + LIFETIME)
+    return TLSIdentity(context=context, certificate=certificate, spki=spki, not_before=not_before)
 
 
 async def make_receipt_identity(plan: Plan, *, now: datetime) -> ReceiptIdentity:

@@ -24,6 +24,8 @@ MAX_ANSWER: Final = 32 * 1024 * 1024  # bytes
 RECEIPT_HEADER: Final = "x-strongroom-receipt"
 _INTERNAL: Final = ("kv_transfer_params", "ec_transfer_params", "metrics", "prompt_text")
 _PASSED_ON: Final = {400, 404, 413, 422}  # the engine's complaints about the question itself
+_DONE: Final = b"data: [DONE]\n\n"  # the engine's own end of a stream
+_FAILED: Final = b'data: {"error"'  # its own report of a failure in the midst of one
 _BROKEN_OFF: Final = (
     b'data: {"error":{"message":"the engine stopped before the answer was complete",'
     b'"type":"server_error","param":null,"code":"engine_error"}}\n\n'
@@ -34,12 +36,14 @@ async def complete(
     service: Service, tenant: Tenant, route: Route, body: bytes, reply: Reply, *, id: str
 ) -> None:
     """Answer a question. Raises Refusal while nothing was answered yet; cancelled, it frees the engine at once."""
-    question = read_question(route, body, model=service.plan.model.name)
+    async with service.reading:
+        question = read_question(route, body, model=service.plan.model.name)
+        await asyncio.sleep(0)
     witness = Witness(service, id=id, route=route, tenant=tenant, request=body)
     packed = question.pack(model=service.plan.model.name, salt=service.salt(tenant, question.namespace))
     engine: EngineConnection | None = None
     try:
-        engine = await EngineConnection.open(service.plan.engine_socket)
+        engine = await service.engine()
         await _exchange(engine, question, route, packed, witness, reply)
     except TransportError:
         raise engine_trouble(502 if engine else 503) from None
@@ -66,29 +70,51 @@ async def _exchange(
 async def _stream(engine: EngineConnection, witness: Witness, reply: Reply) -> None:
     headers = [(RECEIPT_HEADER, witness.id), ("x-accel-buffering", "no")]
     reply.start(200, EVENT_STREAM, headers)
-    tail, done = b"", False
+    course, done = _Course(), False
     try:
         async for piece in engine.pieces():
-            tail = (tail + piece)[-2:]
+            course.goes_on(piece)
             witness.delivered(piece)
             reply.send(piece)
             await reply.drain()
+        course.require_end()
         reply.end()
-        done = True
+        done = reply.reaches and not course.failed
     except TransportError:
-        _break_off(tail, witness, reply)
+        _break_off(course, witness, reply)
     except asyncio.CancelledError:
-        _break_off(tail, witness, reply)
+        _break_off(course, witness, reply)
         raise
     finally:
         witness.sign(complete=done)
     await reply.drain()
 
 
-def _break_off(tail: bytes, witness: Witness, reply: Reply) -> None:
+class _Course:
+    """How a stream goes, read off its bytes. No answer can imitate the marks: JSON escapes quotes and newlines."""
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._tail = b""
+
+    def goes_on(self, piece: bytes) -> None:
+        seen = self._tail + piece
+        self.failed = self.failed or _FAILED in seen
+        self._tail = seen[-max(len(_DONE), len(_FAILED)) :]
+
+    @property
+    def between_events(self) -> bool:
+        return not self._tail or self._tail.endswith(b"\n\n")
+
+    def require_end(self) -> None:
+        if not self._tail.endswith(_DONE):
+            raise TransportError("engine: the stream ended before its end")
+
+
+def _break_off(course: _Course, witness: Witness, reply: Reply) -> None:
     """Say in the stream's own language that it is cut; the missing last chunk says it in HTTP's."""
     if reply.reaches:
-        words = _BROKEN_OFF if tail in {b"", b"\n\n"} else b"\n\n" + _BROKEN_OFF
+        words = _BROKEN_OFF if course.between_events else b"\n\n" + _BROKEN_OFF
         witness.delivered(words)
         reply.send(words)
 
@@ -102,7 +128,7 @@ async def _whole(engine: EngineConnection, witness: Witness, reply: Reply) -> No
     body = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     witness.delivered(body)
     reply.whole(200, body, {RECEIPT_HEADER: witness.id})
-    witness.sign(complete=True)
+    witness.sign(complete=reply.reaches)
     await reply.drain()
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from sidecars.proxy.admin import serve_admin
 from sidecars.proxy.canary import wait_for_engine
-from sidecars.proxy.certify import RENEW_AFTER, make_receipt_identity, make_tls_identity
+from sidecars.proxy.certify import make_receipt_identity, make_tls_identity
 from sidecars.proxy.peer import Peer
 from sidecars.proxy.plan import Plan
 from sidecars.proxy.service import Service
@@ -28,8 +28,9 @@ from strongroom.wire.canonical import JSON
 
 GONE: Final = 75  # exit code (EX_TEMPFAIL): start me again, the engine has to be found ready anew
 MAX_CONNECTIONS: Final = 1024
+MAX_EACH: Final = MAX_CONNECTIONS // 2  # from one origin, which may be a gateway that many are behind
 LAST_WORDS: Final = 1.0  # seconds for cut answers to reach their clients
-RENEW_RETRY: Final = 60.0  # seconds between attempts to renew the certificate
+RENEW_LOOK: Final = 60.0  # seconds between looks at the certificate's age, and attempts to renew it
 BACKLOG: Final = 256
 _log: Final = logging.getLogger("strongroom.proxy")
 _T = TypeVar("_T")
@@ -50,7 +51,7 @@ class Door:
             service = await self._certify(stack)
             sentinel = await wait_for_engine(self._plan)
             stack.callback(sentinel.close)
-            service.max_model_len = sentinel.max_model_len
+            service.engine_sang(sentinel.process, max_model_len=sentinel.max_model_len)
             watches = [
                 await stack.enter_async_context(_running(sentinel.watch())),
                 await stack.enter_async_context(_running(_renew(service))),
@@ -101,6 +102,8 @@ class Door:
     def _register(self, peer: Peer) -> bool:
         if len(self._peers) >= MAX_CONNECTIONS or self._server is None:
             return False
+        if sum(other.origin == peer.origin for other in self._peers) >= MAX_EACH:
+            return False
         self._peers.add(peer)
         return True
 
@@ -133,18 +136,20 @@ class Door:
 
 
 async def _renew(service: Service) -> NoReturn:
-    """Replace the TLS identity in time, for connections to come. Raises once it expired without a successor."""
+    """Replace the TLS identity in time, for connections to come. Raises once it expired without a successor.
+
+    Looks at the clock that clients go by: the one that sleep() goes by stands still while a machine is suspended.
+    """
     while True:
-        await asyncio.sleep(RENEW_AFTER.total_seconds())
-        while True:
-            try:
-                service.tls = await make_tls_identity(service.plan, now=datetime.now(UTC))
-                break
-            except StrongroomError as error:
-                _log.warning("the certificate could not be renewed: %s", error)
-                if datetime.now(UTC) >= service.tls.not_after:
-                    raise
-                await asyncio.sleep(RENEW_RETRY)
+        await asyncio.sleep(RENEW_LOOK)
+        if service.tls.is_fresh(datetime.now(UTC)):
+            continue
+        try:
+            service.tls = await make_tls_identity(service.plan, now=datetime.now(UTC))
+        except StrongroomError as error:
+            _log.warning("the certificate could not be renewed: %s", error)
+            if datetime.now(UTC) >= service.tls.not_after:
+                raise
 
 
 async def _beat() -> None:

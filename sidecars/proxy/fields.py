@@ -20,6 +20,7 @@ from strongroom.wire.canonical import JSON, parse_json
 
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 1_000_000  # commas in a body; bounds what parsing may allocate
+MAX_STRINGS: Final = 500_000  # in a body; bounds the time that parsing may take
 MAX_N: Final = 16  # answers for one request
 MAX_PROMPTS: Final = 64
 MAX_TOKENS: Final = 1 << 20  # tokens; the engine's context decides
@@ -111,6 +112,8 @@ def read_question(route: Route, body: bytes, *, model: str) -> Question:
     """What a client asks, checked field by field. Refusal 400 or 404 (another model)."""
     if body.count(b",") > MAX_VALUES:
         raise Refusal(400, "bad_json", f"the body has more than {MAX_VALUES} values")
+    if body.count(b'"') - body.count(b'\\"') > 2 * MAX_STRINGS:
+        raise Refusal(400, "bad_json", f"the body has more than {MAX_STRINGS} strings")
     try:
         raw = parse_json(body, "body", max_bytes=len(body), max_depth=MAX_DEPTH, floats=True)
     except FormatError as error:

@@ -17,6 +17,7 @@ from sidecars.proxy.refusal import bad_request
 MAX_HEAD: Final = 32 * 1024  # bytes
 MAX_HEADERS: Final = 100
 MAX_BODY: Final = 32 * 1024 * 1024  # bytes, after chunks are joined
+MAX_CHUNKS: Final = 16 * 1024  # of one body: each costs us far more than a byte costs its sender
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,16}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _HEADER: Final = re.compile(
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*((?:[\x21-\x7e\x80-\xff][\x20-\x7e\x80-\xff\t]*)?)"
@@ -107,7 +108,7 @@ class ServerHTTP:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._head: Head | None = None
         self._tail = b""
-        self._received = 0
+        self._received = self._chunks = 0
         self._body_over = False
 
     @property
@@ -155,6 +156,9 @@ class ServerHTTP:
             raise bad_request("the body's framing is broken") from error
         if isinstance(event, h11.Data):
             self._received += len(event.data)
+            self._chunks += event.chunk_start
+            if self._chunks > MAX_CHUNKS:
+                raise bad_request(f"the body has more than {MAX_CHUNKS} chunks", code="too_large", status=413)
             if self._received > MAX_BODY:
                 raise bad_request(f"the body is larger than {MAX_BODY} bytes", code="too_large", status=413)
             return bytes(event.data)
@@ -165,13 +169,13 @@ class ServerHTTP:
         return None
 
     def _end_body(self, event: h11.EndOfMessage) -> None:
-        self._body_over = True
         left, _ = self._h11.trailing_data
         if self._head is not None and self._head.body == "chunked":
             # h11 also takes trailers, and a bare LF after the last chunk
             consumed = self._tail[: len(self._tail) - len(left)]
             if list(event.headers) or not consumed.endswith(b"0\r\n\r\n"):
                 raise bad_request("the chunked body does not end with an empty last chunk")
+        self._body_over = True
         self._raw[:0] = left
 
     @property

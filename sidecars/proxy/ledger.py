@@ -27,8 +27,16 @@ class Ledger:
     def keep(self, tenant: Tenant, signed: SignedReceipt, *, now: float) -> None:
         own = self._kept.setdefault(tenant.name, OrderedDict())
         own[signed.receipt.id] = _Kept(now + self._max_age, signed)
-        while len(own) > self._max_each or next(iter(own.values())).until <= now:
+        if len(own) > self._max_each:
             own.popitem(last=False)
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        for name, own in list(self._kept.items()):  # of everyone: who asks no more must not keep memory
+            while own and next(iter(own.values())).until <= now:
+                own.popitem(last=False)
+            if not own:
+                del self._kept[name]
 
     def find(self, tenant: Tenant, id: str, *, now: float) -> SignedReceipt | None:
         """The receipt, if this tenant got it within the last hour."""

@@ -6,6 +6,7 @@ counts as gone.
 """
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, cast
@@ -30,13 +31,14 @@ class Peer(asyncio.Protocol):
     ) -> None:
         self.tls = TLSEngine.server(context)
         self.gone = False  # nothing written now reaches anyone
-        self.busy = False  # a request is being answered
+        self.origin = b""  # whom limits hold for: an IPv4 address, or the network of an IPv6 address
+        self._busy = False  # a request is being answered
         self._serve, self._register, self._forget = serve, register, forget
         self._inbox = bytearray()
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._discard = False
+        self._discard = self._lost = False
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -45,6 +47,7 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.origin = _origin(transport.get_extra_info("peername"))
         if not self._register(self):
             self.gone = True
             self._transport.abort()
@@ -74,7 +77,7 @@ class Peer(asyncio.Protocol):
             self._arrived.set()
 
     def _hold_back(self) -> None:
-        if self.busy:
+        if self._busy:
             self._leave()  # while reading is paused we could not see it leave
         else:
             self._transport.pause_reading()
@@ -83,6 +86,7 @@ class Peer(asyncio.Protocol):
         self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
+        self._lost = True
         self._stop_deadline()
         self._leave()
         self._forget(self)
@@ -94,6 +98,15 @@ class Peer(asyncio.Protocol):
         self._writable.set()
 
     # the serving task calls these
+
+    @property
+    def reachable(self) -> bool:
+        return not self.gone and not self._transport.is_closing()
+
+    def answering(self, busy: bool) -> None:
+        """Say whether a request is being answered: until then, reading may pause; while it is, we watch it leave."""
+        self._busy = busy
+        self._transport.resume_reading()
 
     async def receive(self) -> bytes:
         """Plaintext, at least one byte. Waits as long as the caller lets it."""
@@ -154,8 +167,9 @@ class Peer(asyncio.Protocol):
             self.tls.close()
             self._flush()
             self._transport.close()
-            # close() waits for the client to read; a client that never does must not keep us
-            asyncio.get_running_loop().call_later(STALL, self._transport.abort)
+            if not self._lost:
+                # close() waits for the client to read; a client that never does must not keep us
+                self._deadline = asyncio.get_running_loop().call_later(STALL, self._transport.abort)
 
     def _flush(self) -> None:
         data = self.tls.take()
@@ -172,3 +186,13 @@ class Peer(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _origin(peername: tuple[str, int] | tuple[str, int, int, int] | None) -> bytes:
+    if peername is None:  # it left before we could look
+        return b""
+    address = ipaddress.ip_address(peername[0].partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return mapped.packed if mapped is not None else address.packed[:8]
+    return address.packed

@@ -23,7 +23,7 @@ class Reply:
     @property
     def reaches(self) -> bool:
         """Whether there is still somebody to read."""
-        return not self._peer.gone
+        return self._peer.reachable
 
     def start(
         self,
@@ -64,7 +64,4 @@ class Reply:
         self.end()
 
     def refuse(self, refusal: Refusal) -> None:
-        headers = dict(refusal.headers)
-        if refusal.last:
-            headers["connection"] = "close"
-        self.whole(refusal.status, refusal.body(), headers)
+        self.whole(refusal.status, refusal.body(), refusal.headers)

@@ -3,20 +3,24 @@
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 from sidecars.proxy.certify import ReceiptIdentity, TLSIdentity
+from sidecars.proxy.engine import EngineConnection, Process
 from sidecars.proxy.gate import Gate
 from sidecars.proxy.ledger import Ledger
 from sidecars.proxy.plan import Plan, Tenant
 from sidecars.proxy.refusal import too_busy
 from sidecars.proxy.routes import Route
+from strongroom.errors import TransportError
 from strongroom.receipts.hashing import BodyHash
 from strongroom.receipts.receipt import Receipt, SignedReceipt, sign
 
 MAX_WAITING: Final = 32  # clients that wait for evidence; the firmware makes one report at a time
+MAX_WAITING_EACH: Final = 8  # of them from one origin: a stranger alone cannot keep others from verifying us
 
 
 class Service:
@@ -28,23 +32,36 @@ class Service:
         self.ledger = Ledger()
         self.max_model_len: int | None = None  # tokens, as the engine says
         self.requests = 0
+        self.reading = asyncio.Lock()  # held while a body is parsed: others' turns come between two of them
+        self._process: Process | None = None
         self._evidence = asyncio.Lock()
-        self._waiting = 0
+        self._waiting = Counter[bytes]()
 
     def salt(self, tenant: Tenant, namespace: str) -> str:
         return self.gate.salt(tenant, namespace, fresh=secrets.token_bytes(32))
 
+    def engine_sang(self, process: Process, *, max_model_len: int | None) -> None:
+        self._process, self.max_model_len = process, max_model_len
+
+    async def engine(self) -> EngineConnection:
+        """A connection to the very process that answered the canary. TransportError when there is none."""
+        if self._process is None:
+            raise TransportError("engine: it has not answered its canary")
+        return await EngineConnection.open(self.plan.engine_socket, process=self._process)
+
     @asynccontextmanager
-    async def turn_for_evidence(self) -> AsyncIterator[None]:
+    async def turn_for_evidence(self, origin: bytes) -> AsyncIterator[None]:
         """Wait for one's turn with the firmware. Refusal 429 when too many wait already."""
-        if self._waiting >= MAX_WAITING:
+        if self._waiting.total() >= MAX_WAITING or self._waiting[origin] >= MAX_WAITING_EACH:
             raise too_busy("too many clients wait for evidence", seconds=2)
-        self._waiting += 1
+        self._waiting[origin] += 1
         try:
             async with self._evidence:
                 yield
         finally:
-            self._waiting -= 1
+            self._waiting[origin] -= 1
+            if not self._waiting[origin]:
+                del self._waiting[origin]
 
     def keep(self, tenant: Tenant, signed: SignedReceipt) -> None:
         self.ledger.keep(tenant, signed, now=time.monotonic())

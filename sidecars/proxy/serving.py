@@ -43,7 +43,8 @@ async def converse(service: Service, identity: TLSIdentity, peer: Peer) -> None:
                 break
         if not http.recycle():
             break
-        peer.busy = False
+        peer.answering(False)
+        await asyncio.sleep(0)  # requests that came together must not keep the others' waiting
     await peer.finish()
 
 
@@ -72,12 +73,12 @@ async def _request(
         if to.route.completes and tenant is not None:
             with service.gate.entered(tenant):
                 body = await _read_body(head, http, peer)
-                peer.busy = True
+                peer.answering(True)
                 await complete(service, tenant, to.route, body, reply, id=request_id)
         elif head.body != "none":
             raise bad_request("this request takes no body")
         else:
-            peer.busy = True
+            peer.answering(True)
             await _get(service, identity, to, tenant, peer, reply)
     except Refusal as refusal:
         _log.info("request %s %s refused %d %s", request_id, what, refusal.status, refusal.code)
@@ -149,7 +150,7 @@ def _models(service: Service) -> JSON:
 
 async def _evidence(service: Service, identity: TLSIdentity, peer: Peer, nonce: bytes) -> JSON:
     exporter = peer.tls.exporter(EXPORTER_LABEL, 32, nonce)
-    async with service.turn_for_evidence():
+    async with service.turn_for_evidence(peer.origin):
         try:
             channel = await channel_evidence(service.plan, spki=identity.spki, nonce=nonce, exporter=exporter)
         except StrongroomError as error:

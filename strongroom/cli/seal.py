@@ -13,7 +13,7 @@ from typing import Any, Final
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.progress import Progress, size
 from strongroom.errors import ConfigError, FormatError
-from strongroom.host.sealing import Plan, seal_tree
+from strongroom.host.sealing import Plan, seal_tree, sync_directory
 from strongroom.host.secret import Secret
 from strongroom.sealed.header import MAX_EPOCH
 from strongroom.sealed.keys import KEY_SIZE
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         def keep(root: bytes) -> None:
             os.write(key_file, VolumeKey(key=key.reveal(), root=root, epoch=args.epoch).pack())
             os.fsync(key_file)
+            sync_directory(args.key_out.absolute().parent)  # the name must outlive a power cut as well
 
         root = seal_tree(
             plan,

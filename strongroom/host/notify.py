@@ -21,8 +21,9 @@ def notify(state: str) -> bool:
     """Send lines like "READY=1" or "STATUS=..."; False when nobody took them. Raises no OSError."""
     if not os.environ.get(_SOCKET):
         return False
+    printable = state.encode(errors="replace").decode()  # a sentence may name a file whose name is not UTF-8
     try:
-        return bool((_library or _datagram)(state))
+        return bool((_library or _datagram)(printable))
     except OSError:  # the manager went away: what we tell it cannot matter to what we serve
         return False
 

@@ -33,7 +33,7 @@ def scan(source: Path, *, dereference: bool, entropy: Entropy) -> tuple[Entry, .
     """
     if not source.is_dir():
         raise ConfigError(f"{source}: not a directory")
-    found = _scan(source, "", dereference, entropy)
+    found = _scan(source, dereference, entropy)
     return tuple(sorted(found, key=lambda entry: entry.path.encode()))
 
 
@@ -50,36 +50,43 @@ def changed(path: Path) -> MachineError:
     return MachineError(f"{path}: changed while it was sealed, want a tree that nobody writes to")
 
 
-def _scan(directory: Path, at: str, dereference: bool, entropy: Entropy) -> Iterator[Entry]:
-    with os.scandir(directory) as children:
-        found = list(children)
-    for child in found:
-        path = f"{at}/{child.name}" if at else child.name
-        _check_name(directory, path)
-        status = child.stat(follow_symlinks=False)
-        if stat.S_ISLNK(status.st_mode):
-            if not dereference:
-                yield _link(Path(child.path), path, status)
-                continue
-            status = _followed(Path(child.path))
-        mode, mtime = status.st_mode & 0o777, max(0, int(status.st_mtime))
-        if stat.S_ISDIR(status.st_mode):
-            yield Directory(path=path, mode=mode, mtime=mtime)
-            yield from _scan(Path(child.path), path, dereference, entropy)
-        elif not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{child.path}: is {_kind(status.st_mode)}, want a file, a directory or a link")
-        elif status.st_size < INLINE_BELOW:
-            yield InlineFile(path=path, mode=mode, mtime=mtime, content=_content(Path(child.path), status))
-        else:
-            yield SealedFile(
-                path=path,
-                mode=mode,
-                mtime=mtime,
-                size=status.st_size,
-                object_id=entropy(OBJECT_ID_SIZE),
-                file_id=entropy(FILE_ID_SIZE),
-                sha256=bytes(32),
-            )
+def _scan(source: Path, dereference: bool, entropy: Entropy) -> Iterator[Entry]:
+    pending = [(source, "")]  # a list, not recursion: a path may have two thousand parts
+    while pending:
+        directory, at = pending.pop()
+        with os.scandir(directory) as children:
+            found = list(children)
+        for child in found:
+            path = f"{at}/{child.name}" if at else child.name
+            _check_name(directory, path)
+            entry = _entry(child, path, dereference, entropy)
+            if isinstance(entry, Directory):
+                pending.append((Path(child.path), path))
+            yield entry
+
+
+def _entry(child: os.DirEntry[str], path: str, dereference: bool, entropy: Entropy) -> Entry:
+    status = child.stat(follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        if not dereference:
+            return _link(Path(child.path), path, status)
+        status = _followed(Path(child.path))
+    mode, mtime = status.st_mode & 0o777, max(0, int(status.st_mtime))
+    if stat.S_ISDIR(status.st_mode):
+        return Directory(path=path, mode=mode, mtime=mtime)
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{child.path}: is {_kind(status.st_mode)}, want a file, a directory or a link")
+    if status.st_size < INLINE_BELOW:
+        return InlineFile(path=path, mode=mode, mtime=mtime, content=_content(Path(child.path), status))
+    return SealedFile(
+        path=path,
+        mode=mode,
+        mtime=mtime,
+        size=status.st_size,
+        object_id=entropy(OBJECT_ID_SIZE),
+        file_id=entropy(FILE_ID_SIZE),
+        sha256=bytes(32),
+    )
 
 
 def _check_name(directory: Path, path: str) -> None:

@@ -87,11 +87,11 @@ def seal_tree(
         data = seal_manifest(header, manifest, keys)
         _write(dest / TAGS, tags)
         _write(dest / _PARTIAL, data)
-        _sync(dest / OBJECTS)
+        sync_directory(dest / OBJECTS)
         keep(root_digest(data))
         os.rename(dest / _PARTIAL, dest / MANIFEST)
-        _sync(dest)
-        _sync(dest.parent)
+        sync_directory(dest)
+        sync_directory(dest.parent)
     return root_digest(data)
 
 
@@ -187,7 +187,7 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

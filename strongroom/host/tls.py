@@ -6,7 +6,7 @@ blocking shell for a client.
 
     versions   TLS 1.3 only
     suites     AES-256-GCM, AES-128-GCM, ChaCha20-Poly1305
-    groups     X25519MLKEM768, X25519, P-256, in that order; the hybrid is left out when the linked OpenSSL does
+    groups     X25519MLKEM768, X25519, P-256, as the server prefers; the hybrid is left out when the linked OpenSSL does
                not know it, and `TLSEngine.group` says what a connection got
     ALPN       none: choosing a protocol takes a callback made at run time, hence memory that is both writable and
                executable, which the door's unit forbids. HTTP/1.1 is all that is spoken
@@ -34,7 +34,9 @@ from OpenSSL import SSL
 
 from strongroom.errors import MachineError, ProtocolError, TransportError
 
-GROUPS: Final = (b"X25519MLKEM768:X25519:P-256", b"X25519:P-256")  # the first accepted list is used
+# The first list that OpenSSL accepts is used. A slash, not a colon: a server then asks again for a better group that
+# the client knows, where it would else take whatever the client made a key share for.
+GROUPS: Final = (b"X25519MLKEM768/X25519/P-256", b"X25519:P-256")
 _CIPHERS: Final = b"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
 _LIB: Final = Binding().lib  # the same library under pyOpenSSL, for the two calls it does not wrap
 _READ: Final = 64 * 1024  # bytes taken from OpenSSL, or from the socket, in one call

@@ -55,7 +55,8 @@ def _require_alive(certificate: x509.Certificate, now: datetime) -> None:
         raise FormatError(f"certificate: notBefore is {start.isoformat()}, want a whole minute")
     if end - start > MAX_LIFETIME:
         raise VerifyError(f"certificate: lifetime is {end - start}, want at most {MAX_LIFETIME}")
-    if not start - SKEW <= now <= end + SKEW:
+    # nothing is added to the certificate's own dates: they may be the last that a datetime can hold
+    if not (start <= now + SKEW and now - SKEW <= end):
         raise VerifyError(
             f"certificate: valid {start.isoformat()} to {end.isoformat()}, and it is {now.isoformat()}"
         )

@@ -31,7 +31,8 @@ MIN_LIFETIME: Final = timedelta(minutes=10)
 MAX_LIFETIME: Final = timedelta(days=7)
 _SUBJECT: Final = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "strongroom")])
 _UNREADABLE: Final = (
-    ValueError, x509.DuplicateExtension, x509.InvalidVersion, UnsupportedAlgorithm, CryptographyDeprecationWarning,
+    ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm,
+    CryptographyDeprecationWarning,
 )  # fmt: skip
 _MAX_SERIAL: Final = 2**159  # RFC 5280: at most 20 octets, positive
 

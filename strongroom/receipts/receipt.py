@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
@@ -168,7 +168,7 @@ def verify(signed: SignedReceipt, *, key: bytes) -> Receipt:
         raise VerifyError("receipt: signed by another key than the one the evidence speaks for")
     try:
         public = load_der_public_key(key)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise FormatError("receipt: key is not a DER public key") from error
     if not isinstance(public, Ed25519PublicKey):
         raise FormatError(f"receipt: key is {type(public).__name__}, want Ed25519")

@@ -30,6 +30,7 @@ class VLLM:
     stall_after: int | None = None  # events of a stream, after which it waits for ever
     repeat: int = 1  # how often a stream says its words
     break_after: int | None = None  # events of a stream, after which the connection breaks
+    last: bytes = b"data: [DONE]\n\n"  # how a stream ends
     asked: list[Asked] = field(default_factory=list)
     aborted: int = 0  # requests whose connection was closed on us
     sung: int = 0
@@ -128,6 +129,6 @@ class VLLM:
         if (body.get("stream_options") or {}).get("include_usage"):
             last = {**head, "choices": [], "usage": usage}
             await response.write(b"data: " + json.dumps(last).encode() + b"\n\n")
-        await response.write(b"data: [DONE]\n\n")
+        await response.write(self.last)
         await response.write_eof()
         return response

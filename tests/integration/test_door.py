@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -456,6 +456,37 @@ def test_an_answer_the_engine_breaks_off_is_visibly_incomplete(house: House) -> 
     assert receipt.response_sha256 == sha256(body).digest()
 
 
+@pytest.mark.guarantee("G12")
+@pytest.mark.parametrize(
+    ("last", "whole"),
+    [
+        (b"", False),
+        (b'data: {"choices":[]}\n\n', False),
+        (b'data: {"error": {"message": "out of memory"}}\n\ndata: [DONE]\n\n', True),
+    ],
+)
+def test_a_stream_without_its_end_or_with_an_error_is_not_complete(
+    house: House, last: bytes, whole: bool
+) -> None:
+    house.engine.last = last
+    with house.dial() as stream:
+        client = Client(stream)
+        client.begin("POST", "/v1/chat/completions", chat(stream=True))
+        receipt_id = client.head()[1]["x-strongroom-receipt"]
+        body = bytearray()
+        with (
+            nullcontext()
+            if whole
+            else pytest.raises(h11.RemoteProtocolError, match="incomplete chunked read")
+        ):
+            collect(client.body(), body)
+    with house.dial() as stream:
+        _, _, raw = Client(stream).ask("GET", f"/v1/receipts/{receipt_id}")
+    receipt, _ = verify_envelope(raw, roots=ROOTS, now=datetime.now(UTC))
+    assert not receipt.complete
+    assert receipt.response_sha256 == sha256(body).digest()
+
+
 @pytest.mark.parametrize(
     ("engine", "status", "message"),
     [
@@ -602,6 +633,36 @@ def test_the_engines_death_closes_the_door_and_every_connection(
     assert "the door is closed: engine: " in caplog.text
 
 
+STRANGER: Final = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("ready", flush=True)
+while True:
+    connection, _ = listener.accept()
+    if heard := connection.recv(65536):
+        print(heard, flush=True)
+"""
+
+
+@pytest.mark.guarantee("G9")
+@pytest.mark.guarantee("G10")
+def test_an_engine_that_sang_no_canary_hears_nothing(house: House) -> None:
+    path = house.directory / "engine.sock"
+    path.unlink()  # the one that sang lives on, and with it the sentinel
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", STRANGER, str(path)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    with stranger:
+        assert stranger.stdout is not None and stranger.stdout.readline() == b"ready\n"
+        with house.dial() as stream:
+            assert Client(stream).ask("POST", "/v1/chat/completions", chat())[0] == 503
+        assert house.exit_code() == GONE
+        stranger.kill()
+        assert stranger.stdout.read() == b""
+
+
 @pytest.mark.guarantee("G10")
 def test_an_unwell_engine_closes_the_door(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidecars.proxy.canary.HEALTH_EVERY", 0.05)
@@ -655,6 +716,22 @@ def test_connections_are_bounded(house: House, monkeypatch: pytest.MonkeyPatch) 
         house.dial()
 
 
+def test_one_origin_cannot_take_every_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecars.proxy.door.MAX_EACH", 1)
+    with house.dial(), pytest.raises(TransportError):
+        house.dial()
+
+
+def test_one_origin_cannot_take_every_turn_for_evidence(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecars.proxy.service.MAX_WAITING_EACH", 0)
+    with house.dial() as stream:
+        target = f"/.well-known/strongroom/evidence?nonce={bytes(32).hex()}"
+        status, headers, _ = Client(stream).ask("GET", target)
+    assert (status, headers["retry-after"]) == (429, "2")
+
+
 def test_too_many_in_flight_is_429(house: House) -> None:
     house.engine.stall_after = 0
     held = [house.dial() for _ in range(64)]
@@ -671,11 +748,11 @@ def test_too_many_in_flight_is_429(house: House) -> None:
 
 
 def test_the_certificate_is_renewed_while_serving(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecars.proxy.door.RENEW_AFTER", timedelta(seconds=0.3))
+    monkeypatch.setattr("sidecars.proxy.door.RENEW_LOOK", 0.05)
     with house_in(socket_dir) as house, house.dial() as old:
         house.agent.refusal = "busy"
-        monkeypatch.setattr("sidecars.proxy.door.RENEW_RETRY", 0.05)
-        time.sleep(0.5)
+        monkeypatch.setattr("sidecars.proxy.certify.RENEW_AFTER", timedelta(0))
+        time.sleep(0.2)
         house.agent.refusal = None
         first = sha256(old.peer_certificate_der).hexdigest()
         wait_for(lambda: admin_state(house.directory)["certificate_sha256"] != first)

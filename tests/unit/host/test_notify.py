@@ -38,6 +38,11 @@ def test_a_status_is_one_assignment(manager: socket.socket) -> None:
     assert manager.recv(100) == b"STATUS=chunk 7 READY=1 of x"
 
 
+def test_a_name_that_is_no_text_is_told_as_far_as_it_goes(manager: socket.socket) -> None:
+    assert status("weights-\udcff: missing")
+    assert manager.recv(100) == b"STATUS=weights-?: missing"
+
+
 def test_a_manager_that_does_not_read_holds_nobody_up(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

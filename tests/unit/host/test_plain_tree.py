@@ -32,6 +32,18 @@ def test_what_a_directory_holds(tmp_path: Path) -> None:
     assert isinstance(found["link"], Symlink) and found["link"].target == "sub/large"
 
 
+def test_a_very_deep_tree(tmp_path: Path) -> None:
+    levels = [tmp_path]
+    try:
+        for _ in range(1200):
+            levels.append(levels[-1] / "d")
+            levels[-1].mkdir()
+        assert len(entries(tmp_path)) == 1200
+    finally:
+        for level in reversed(levels[1:]):  # what cleans up after tests goes down by recursion
+            level.rmdir()
+
+
 def test_order_is_that_of_bytes(tmp_path: Path) -> None:
     for name in ("a", "b-", "é", "Z"):
         (tmp_path / name).write_bytes(b"")

@@ -66,6 +66,23 @@ def test_both_ends_agree_on_hybrid_group_and_certificate(pair: tuple[TLSEngine, 
     assert server.peer_certificate_der is None
 
 
+@pytest.mark.parametrize(
+    ("offers", "gets"),
+    [
+        (b"P-256:X25519MLKEM768:X25519", "X25519MLKEM768"),
+        (b"X25519:X25519MLKEM768", "X25519MLKEM768"),
+        (b"P-256:X25519", "x25519"),
+        (b"P-256", "secp256r1"),
+    ],
+)
+def test_the_server_chooses_the_group(offers: bytes, gets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = TLSEngine.server(ServerContext.of(key=KEY, certificate=CERTIFICATE))
+    monkeypatch.setattr("strongroom.host.tls.GROUPS", (offers,))
+    client = TLSEngine.client("door.example")
+    join(client, server)
+    assert client.group == server.group == gets
+
+
 def test_plaintext_travels_both_ways_in_any_size(pair: tuple[TLSEngine, TLSEngine]) -> None:
     client, server = pair
     big = bytes(range(256)) * 1200

@@ -1,6 +1,6 @@
 """Mirrors strongroom/ratls/acceptance.py."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -36,6 +36,24 @@ def test_an_honest_certificate_is_accepted() -> None:
 def test_simulated_silicon_is_no_default_root() -> None:
     with pytest.raises(VerifyError):
         accept(DER, roots=PRODUCTION, now=NOW)
+
+
+def test_the_end_of_time_is_only_too_late() -> None:
+    start = datetime(9999, 12, 31, 23, 0, tzinfo=UTC)
+    name = x509.Name([])
+    der = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(KEY.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start.replace(minute=59, second=59))
+        .sign(KEY, hashes.SHA256())
+        .public_bytes(Encoding.DER)
+    )
+    with pytest.raises(VerifyError, match="valid 9999"):
+        accept(der, roots=ROOTS, now=NOW)
 
 
 @pytest.mark.guarantee("G8")

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from strongroom.errors import ConfigError, FormatError
 from strongroom.ratls.certificate import (
@@ -100,6 +102,23 @@ def test_a_cut_or_longer_certificate_is_refused() -> None:
             load(DER[:length])
     with pytest.raises(FormatError, match="not one DER"):
         load(DER + b"\0")
+
+
+@pytest.mark.parametrize("names", ["3004a3020500", "3004a5020500"])
+def test_names_the_library_does_not_know_are_a_format_error(names: str) -> None:
+    alternative = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), bytes.fromhex(names))
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(KEY.public_key())
+        .serial_number(1)
+        .not_valid_before(NOT_BEFORE)
+        .not_valid_after(NOT_BEFORE + timedelta(hours=1))
+        .add_extension(alternative, critical=False)
+    )
+    with pytest.raises(FormatError):
+        load(builder.sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER))
 
 
 def test_a_huge_certificate_is_refused_before_it_is_decoded() -> None:

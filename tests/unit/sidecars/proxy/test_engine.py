@@ -109,9 +109,11 @@ def test_dripping_is_not_answering(socket_dir: Path) -> None:
     async def test(engine: EngineConnection) -> None:
         await engine.ask("GET", "/", within=5)
         with pytest.raises(TransportError, match="no answer in"):
-            await engine.whole(within=0.1)
+            await engine.whole(within=0.05)
+        engine.close()
+        await asyncio.sleep(0.05)
 
-    against(socket_dir, CHUNKED, *[b"1\r\na\r\n"] * 50, then_wait=True)(test)
+    against(socket_dir, CHUNKED, *[b"1\r\na\r\n"] * 50)(test)
 
 
 @pytest.mark.guarantee("G9")
@@ -122,6 +124,7 @@ def test_no_other_process_is_talked_to(socket_dir: Path) -> None:
         for other in (Process(os.getpid() + 1, os.getuid()), Process(os.getpid(), os.getuid() + 1)):
             with pytest.raises(TransportError, match="another process"):
                 await EngineConnection.open(socket_dir / "e", process=other)
+        await asyncio.sleep(0.02)
 
     against(socket_dir, then_wait=True)(test)
 

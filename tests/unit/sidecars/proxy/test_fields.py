@@ -233,6 +233,19 @@ def test_the_salt_is_ours_and_the_clients_is_only_a_namespace() -> None:
     assert json.loads(question.pack(model="tiny", salt="ours"))["cache_salt"] == "ours"
 
 
+def test_a_body_of_nothing_but_strings_is_not_even_parsed() -> None:
+    body = b'{"model":"m","messages":' + b'""' * 600_000
+    assert "more than 500000 strings" in refuse_raw(body)
+    code = json.dumps({"model": "m", "messages": [{"role": "user", "content": '"x"' * 600_000}]})
+    assert read_question(Route.CHAT, code.encode(), model="m").fields
+
+
+def refuse_raw(body: bytes) -> str:
+    with pytest.raises(Refusal) as caught:
+        read_question(Route.CHAT, body, model="m")
+    return caught.value.message
+
+
 @pytest.mark.guarantee("G14")
 @pytest.mark.parametrize(
     "body",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecars.proxy.http import MAX_BODY, MAX_HEAD, Head, ServerHTTP, parse_head
+from sidecars.proxy.http import MAX_BODY, MAX_CHUNKS, MAX_HEAD, Head, ServerHTTP, parse_head
 from sidecars.proxy.refusal import Refusal
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: door\r\n\r\n"
@@ -158,6 +158,20 @@ def test_a_broken_second_request_is_refused() -> None:
     assert http.recycle()
     with pytest.raises(Refusal, match="400"):
         http.next_head()
+
+
+def test_a_body_of_too_many_chunks_is_refused() -> None:
+    request = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * (MAX_CHUNKS + 1) + b"0\r\n\r\n"
+    assert refuse(request).status == 413
+
+
+def test_a_refused_connection_says_so_once() -> None:
+    http = ServerHTTP()
+    http.feed(POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nTrailer: x\r\n\r\n")
+    http.next_head()
+    with pytest.raises(Refusal):
+        http.next_body()
+    assert http.start(400, [], length=0).lower().count(b"connection: close") == 1
 
 
 def test_answering_before_the_body_was_read_ends_the_connection() -> None:

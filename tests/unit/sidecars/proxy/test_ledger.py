@@ -36,6 +36,13 @@ def test_it_forgets_after_an_hour() -> None:
     assert list(ledger._kept["ann"]) == [f"{2:032x}"]
 
 
+def test_who_asks_no_more_is_forgotten_too() -> None:
+    ledger = Ledger()
+    ledger.keep(BOB, signed(0), now=0)
+    ledger.keep(ANN, signed(1), now=3600)
+    assert list(ledger._kept) == ["ann"]
+
+
 def test_a_busy_tenant_pushes_out_only_its_own() -> None:
     ledger = Ledger(max_each=3)
     ledger.keep(BOB, signed(0), now=0)
