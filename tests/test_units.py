@@ -44,7 +44,13 @@ def test_exposure_stays_below_the_units_own_threshold(laid_out: Path, path: Path
     found = re.match(r"# Security threshold: (\d+\.\d)\n", path.read_text())
     assert found, f"{path.name}: first line names no threshold"
     threshold = round(float(found[1]) * 10)
-    argv = ["systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", laid_out / path.name]
+    argv: list[str | Path] = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        f"--threshold={threshold}",
+        laid_out / path.name,
+    ]
     done = run(argv, check=False)
     assert done.status == 0, done.stdout.decode().strip().splitlines()[-1]
 
