@@ -69,10 +69,10 @@ class Door:
             tls=await make_tls_identity(self._plan, now=now),
             receipts=await make_receipt_identity(self._plan, now=now),
         )
-        self.state = "certified"
         if self._admin is not None:
             server = await serve_admin(self._admin, partial(self._describe, service))
             stack.callback(server.close)
+        self.state = "certified"
         notify("READY=1\nSTATUS=certified: the door stays closed until the engine answers")
         return service
 
