@@ -96,7 +96,6 @@ def _flags(config: Config) -> tuple[str, ...]:
         "--max-logprobs", "5",
         "--fail-on-environ-validation",
         "--seed", "0",
-        "--shutdown-timeout", "10",
     ]  # fmt: skip
     if config.gpus == 0:
         flags += ["--enforce-eager", "--block-size", "32"]  # the CPU backend takes multiples of 32
