@@ -5,6 +5,7 @@ listening is not an error: the same program runs in a terminal.
 """
 
 import os
+import select
 import socket
 from typing import Final
 
@@ -23,7 +24,7 @@ def notify(state: str) -> bool:
         return False
     printable = state.encode(errors="replace").decode()  # a sentence may name a file whose name is not UTF-8
     try:
-        return bool((_library or _datagram)(printable))
+        return _send(printable)
     except OSError:  # the manager went away: what we tell it cannot matter to what we serve
         return False
 
@@ -43,12 +44,17 @@ def watchdog_interval() -> float | None:
     return int(allowed) / 1_000_000 / 2
 
 
-def _datagram(state: str) -> bool:
+def _send(state: str) -> bool:
     address = os.environ[_SOCKET]
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.settimeout(_PATIENCE)
+        sender.setblocking(False)
         sender.connect(address)
+        # The library waits for as long as the manager's queue is full, so it is only called when there is room.
+        if not select.select([], [sender], [], _PATIENCE)[1]:
+            return False
+        if _library is not None:
+            return bool(_library(state))
         sender.sendall(state.encode())
     return True

@@ -11,6 +11,9 @@ from strongroom.host import notify as module
 from strongroom.host.notify import notify, status, watchdog_interval
 
 
+LIBRARY = module._library  # None where systemd's library is not installed
+
+
 @pytest.fixture(params=["path", "abstract"])
 def manager(
     request: pytest.FixtureRequest, socket_dir: Path, monkeypatch: pytest.MonkeyPatch
@@ -43,9 +46,11 @@ def test_a_name_that_is_no_text_is_told_as_far_as_it_goes(manager: socket.socket
     assert manager.recv(100) == b"STATUS=weights-?: missing"
 
 
+@pytest.mark.parametrize("library", [None, LIBRARY], ids=["datagram", "library"])
 def test_a_manager_that_does_not_read_holds_nobody_up(
-    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, library: object
 ) -> None:
+    monkeypatch.setattr(module, "_library", library)
     monkeypatch.setattr(module, "_PATIENCE", 0.001)
     sent = [notify("WATCHDOG=1") for _ in range(300)]
     assert sent[0]
@@ -63,14 +68,13 @@ def test_a_vanished_socket_is_no_failure(address: str, monkeypatch: pytest.Monke
     assert not notify("READY=1")
 
 
-def test_systemds_library_is_used_when_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemds_library_is_used_when_there(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
     def library(state: str) -> bool:
         said.append(state)
         return True
 
-    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     monkeypatch.setattr(module, "_library", library)
     assert notify("READY=1")
     assert said == ["READY=1"]
