@@ -14,6 +14,7 @@ try:
 except ImportError:  # not installed, or "systemd" is only a folder of unit files
     _library = None
 
+PING: Final = "WATCHDOG=1"
 _SOCKET: Final = "NOTIFY_SOCKET"
 _PATIENCE: Final = 1.0  # seconds; a manager that does not read must not hold us up
 
@@ -52,7 +53,8 @@ def _send(state: str) -> bool:
         sender.setblocking(False)
         sender.connect(address)
         # The library waits for as long as the manager's queue is full, so it is only called when there is room.
-        if not select.select([], [sender], [], _PATIENCE)[1]:
+        # A ping is not worth waiting for: the next one comes soon, and whoever pings has other work.
+        if not select.select([], [sender], [], 0 if state == PING else _PATIENCE)[1]:
             return False
         if _library is not None:
             return bool(_library(state))

@@ -798,8 +798,11 @@ class Process:
             self.told += self._notify.recv(4096).decode().splitlines()
 
     def end(self) -> tuple[int, list[str]]:
-        _, errors = self.child.communicate(timeout=20)
-        self._notify.close()
+        try:
+            _, errors = self.child.communicate(timeout=20)
+        finally:
+            self.child.kill()
+            self._notify.close()
         return self.child.returncode, errors.splitlines()
 
 

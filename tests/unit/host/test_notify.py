@@ -10,8 +10,7 @@ import pytest
 from strongroom.host import notify as module
 from strongroom.host.notify import notify, status, watchdog_interval
 
-
-LIBRARY = module._library  # None where systemd's library is not installed
+LIBRARY = vars(module)["_library"]  # None where systemd's library is not installed
 
 
 @pytest.fixture(params=["path", "abstract"])
