@@ -13,47 +13,48 @@
     model: {root: HEX64?, minimum_epoch: N?}                                 default: any
     engine: {versions: [TEXT, ...]}                                          default: any
     gpus: 0                                                                  default
+    tdx: {...}     appraise/tdx.py        default: no TDX guest is accepted; with it, the three keys that speak
+                                          of SNP (measurements, host_data, minimum_tcb) may be absent, and then
+                                          no SNP guest is
+    tpm: {...}     appraise/tpm.py        default: no TPM quote is accepted
+    azure: {...}   appraise/azure.py      default: no Azure guest is accepted
+    gpu: {...}     appraise/gpu.py        default: no GPU is accepted
 
-An unknown key and an empty list are errors: a policy that checks nothing must not look like one that does.
+A section for something the evidence lacks is a refusal too. An unknown key and an empty list are errors: a
+policy that checks nothing must not look like one that does.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Self
 
+from strongroom.appraise.azure import AzurePolicy
+from strongroom.appraise.gpu import GPUPolicy
 from strongroom.appraise.raw import Raw
+from strongroom.appraise.tdx import TDXPolicy
+from strongroom.appraise.tpm import TPMPolicy
+from strongroom.appraise.window import KEYS, Named, holding, window
 from strongroom.errors import ConfigError
 from strongroom.verify.roots import PRODUCTION, Roots
 
 PRODUCTS: Final = ("Milan", "Genoa", "Turin")
+_SNP_KEYS: Final = frozenset({"measurements", "host_data"})
 _TCB_COMPONENTS: Final = ("fmc", "bootloader", "tee", "snp", "microcode")
 _NO_FLOOR: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceValue:
+class ReferenceValue(Named):
     """One accepted launch measurement, and the days (UTC, both included) on which it is accepted."""
 
-    name: str
     value: bytes
-    first_day: date | None = None
-    last_day: date | None = None
-
-    def holds_on(self, day: date) -> bool:
-        started = self.first_day is None or self.first_day <= day
-        return started and (self.last_day is None or day <= self.last_day)
 
     @classmethod
     def from_raw(cls, raw: Raw) -> Self:
-        members = raw.mapping({"name", "value", "from", "until"}, required={"name", "value"})
-        return cls(
-            name=members["name"].text(),
-            value=members["value"].hex(48),
-            first_day=members["from"].day() if "from" in members else None,
-            last_day=members["until"].day() if "until" in members else None,
-        )
+        members = raw.mapping({*KEYS, "value"}, required={"name", "value"})
+        return cls(value=members["value"].hex(48), **window(members))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +90,20 @@ class Policy:
     model: ModelRule | None = None
     engine_versions: tuple[str, ...] | None = None
     gpus: int = 0
+    tdx: TDXPolicy | None = None
+    tpm: TPMPolicy | None = None
+    azure: AzurePolicy | None = None
+    gpu: GPUPolicy | None = None
 
     def __post_init__(self) -> None:
         for name in ("measurements", "host_data", "products", "vmpl", "engine_versions"):
             value = getattr(self, name)
-            if value is not None and not value:
+            if value is not None and not value and (name not in _SNP_KEYS or self.tdx is None):
                 raise ConfigError(f"policy.{name}: empty, want at least one")
+        if bool(self.measurements) != (self.host_data != frozenset()):
+            raise ConfigError("policy.host_data: want it with measurements, and only then")
+        if self.gpu is not None and not self.gpus:
+            raise ConfigError("policy.gpu: gpus is 0, want at least 1 beside this section")
 
     @property
     def roots(self) -> Roots:
@@ -103,14 +112,16 @@ class Policy:
 
     def accepted_on(self, moment: datetime) -> tuple[ReferenceValue, ...]:
         """The measurements accepted at `moment` (with a zone)."""
-        day = moment.astimezone(UTC).date()
-        return tuple(reference for reference in self.measurements if reference.holds_on(day))
+        return holding(self.measurements, moment)
 
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any], at: str = "policy") -> Self:
         """`at` is the key path shown in errors; ConfigError names the first key that is wrong."""
-        members = Raw(raw, at).mapping(set(_READERS), required={"version", "measurements", "host_data"})
-        values = {key: _READERS[key](member) for key, member in members.items()}
+        required = {"version"} if "tdx" in raw and not _SNP_KEYS & raw.keys() else {"version", *_SNP_KEYS}
+        members = Raw(raw, at).mapping(set(_READERS), required=required)
+        values = dict.fromkeys(_SNP_KEYS, frozenset()) | {
+            key: _READERS[key](member) for key, member in members.items()
+        }
         values.pop("version")
         values.pop("allow_debug", None)
         if "engine" in values:
@@ -168,4 +179,8 @@ _READERS: Final[Mapping[str, Any]] = {
     "model": ModelRule.from_raw,
     "engine": _engine,
     "gpus": lambda raw: raw.whole(16),
+    "tdx": TDXPolicy.from_raw,
+    "tpm": TPMPolicy.from_raw,
+    "azure": AzurePolicy.from_raw,
+    "gpu": GPUPolicy.from_raw,
 }

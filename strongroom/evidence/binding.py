@@ -5,7 +5,8 @@
 
 `purpose` keeps evidence made for one use from being replayed for another; `challenge` makes it fresh; `key`
 (DER SubjectPublicKeyInfo) says whom it speaks for; `gpu_digest` commits to the exact GPU evidence, whose own
-nonce commits to challenge and key; `context` is the head of the event log.
+nonce commits to challenge and key; `context` is the head of the event log. A TPM's quote, where there is one,
+commits to report_data as a whole: that binds it to all of these, also where the CPU report cannot be fresh.
 
 The KBS dialect has a shape of its own: a SHA-384 digest and 16 zero bytes. `is_reserved` knows both shapes,
 so that bytes chosen by a caller of a local socket can never pass for either.
@@ -29,6 +30,7 @@ EXPORTER_LABEL: Final = b"EXPORTER-strongroom-attestation"  # RFC 8446 7.5; cont
 _KBS_HASHES: Final = {"sha256": sha256, "sha384": sha384, "sha512": sha512}
 
 _GPU_NONCE_LABEL: Final = b"strongroom/gpu-nonce/v1\0"
+_TPM_NONCE_LABEL: Final = b"strongroom/tpm-nonce/v1\0"
 _CHANNEL_LABEL: Final = b"strongroom/channel-challenge/v1\0"
 _CERTIFICATE_MARKER: Final = b"strongroom/certificate-challenge/v1\0"
 _RECEIPT_MARKER: Final = b"strongroom/receipt-challenge/v1\0"
@@ -57,6 +59,13 @@ def report_data(
 def gpu_nonce(challenge: bytes, key: bytes) -> bytes:
     """The 32-byte SPDM nonce, the same for every device; `key` is DER SubjectPublicKeyInfo."""
     return sha256(_GPU_NONCE_LABEL + enc(challenge) + enc(sha256(key).digest())).digest()
+
+
+def tpm_nonce(report_data: bytes) -> bytes:
+    """The 32 bytes of extraData in a TPM quote made beside a CPU report with this report_data."""
+    if len(report_data) != SIZE or not report_data.startswith(MAGIC):
+        raise FormatError("tpm nonce: report_data is not one computed here")
+    return sha256(_TPM_NONCE_LABEL + report_data).digest()
 
 
 def gpu_digest(devices: Iterable[GPUEvidence]) -> bytes:

@@ -1,9 +1,10 @@
-"""GPU evidence as plain bytes. Nothing can verify it yet, so a verifier refuses a bundle that has any."""
+"""The evidence of one GPU or switch as plain bytes. Whether it is genuine is for strongroom.verify."""
 
 from dataclasses import dataclass
 
 from strongroom.errors import FormatError
-from strongroom.wire.canonical import JSON, b64u, unb64u
+from strongroom.wire.canonical import JSON, unb64u
+from strongroom.wire.cbor import CBOR, as_json
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -14,8 +15,11 @@ class GPUEvidence:
     certificates: bytes
     report: bytes
 
+    def to_cbor(self) -> CBOR:
+        return {"kind": self.kind, "report": self.report, "certificates": self.certificates}
+
     def to_json(self) -> JSON:
-        return {"kind": self.kind, "report": b64u(self.report), "certificates": b64u(self.certificates)}
+        return as_json(self.to_cbor())
 
     @classmethod
     def from_json(cls, value: JSON, at: str) -> "GPUEvidence":

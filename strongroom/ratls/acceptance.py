@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from strongroom.errors import FormatError, VerifyError
 from strongroom.evidence.binding import Purpose, certificate_challenge
+from strongroom.evidence.collateral import Collateral
 from strongroom.ratls.certificate import MAX_LIFETIME, extract, load
 from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
@@ -22,9 +23,10 @@ from strongroom.verify.roots import Roots
 SKEW: Final = timedelta(seconds=60)  # how far the peer's clock may differ from ours
 
 
-def accept(der: bytes, *, roots: Roots, now: datetime) -> Claims:
+def accept(der: bytes, *, roots: Roots, now: datetime, collateral: Collateral | None = None) -> Claims:
     """Claims of the machine that holds the certificate's key; whether they are acceptable is for a policy.
 
+    `collateral` is the caller's own, for silicon that cannot be verified without.
     Raises FormatError when the certificate is outside the profile, VerifyError when it is dead, does not sign
     itself, or carries evidence for another key or time.
     """
@@ -38,6 +40,7 @@ def accept(der: bytes, *, roots: Roots, now: datetime) -> Claims:
         key=spki(der),
         roots=roots,
         now=now,
+        collateral=collateral,
     )
 
 

@@ -1,8 +1,8 @@
 """The certificate profile: X.509 v3, P-256, self-signed, with an evidence bundle in one extension.
 
 The extension (2.23.133.5.4.9, tcg-dice-conceptual-message-wrapper; non-critical, because OpenSSL and mbedTLS
-refuse unknown critical ones) holds a CMW record in JSON (RFC 9999): media type, base64url of the bundle, and
-the indicator for evidence. docs/formats/evidence.md has the profile.
+refuse unknown critical ones) holds a CMW record (RFC 9999): media type, bundle, and the indicator for evidence.
+docs/formats/evidence.md has the profile.
 """
 
 import ipaddress
@@ -21,12 +21,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from strongroom.errors import ConfigError, FormatError
 from strongroom.evidence.bundle import Bundle
-from strongroom.wire.canonical import b64u, pack_json, parse_json, unb64u
+from strongroom.ratls.cmw import pack_cmw, parse_cmw
 
 OID: Final = x509.ObjectIdentifier("2.23.133.5.4.9")
-MEDIA_TYPE: Final = "application/vnd.strongroom.evidence+json"
-EVIDENCE: Final = 4  # CMW indicator bit 2
-MAX_BYTES: Final = 64 * 1024  # of the whole certificate
+MAX_BYTES: Final = 96 * 1024  # of the whole certificate: TLS stacks take 100 KiB of them
+MAX_JSON: Final = 32 * 1024  # bytes of a bundle; a longer one, such as with several GPUs, is written in CBOR
 MIN_LIFETIME: Final = timedelta(minutes=10)
 MAX_LIFETIME: Final = timedelta(days=7)
 _SUBJECT: Final = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "strongroom")])
@@ -89,7 +88,7 @@ def _extensions(names: Sequence[str], bundle: Bundle) -> list[tuple[x509.Extensi
         (usage, True),
         (x509.ExtendedKeyUsage(purposes), False),
         (x509.SubjectAlternativeName([_general_name(name) for name in names]), False),
-        (x509.UnrecognizedExtension(OID, pack_cmw(bundle)), False),
+        (x509.UnrecognizedExtension(OID, pack_cmw(bundle, cbor=len(bundle.pack()) > MAX_JSON)), False),
     ]
 
 
@@ -128,25 +127,3 @@ def extract(der: bytes) -> Bundle:
     if not isinstance(extension, x509.UnrecognizedExtension):
         raise FormatError("certificate: the evidence extension is not opaque bytes")
     return parse_cmw(extension.value)
-
-
-def pack_cmw(bundle: Bundle) -> bytes:
-    """The CMW record around a bundle, as canonical JSON."""
-    return pack_json([MEDIA_TYPE, b64u(bundle.pack()), EVIDENCE])
-
-
-def parse_cmw(data: bytes) -> Bundle:
-    """The bundle inside a CMW record. Raises FormatError for any other media type or indicator."""
-    record = parse_json(data, "evidence extension", max_bytes=MAX_BYTES, max_depth=2)
-    match record:
-        case [media_type, value, indicator]:
-            pass
-        case _:
-            raise FormatError("evidence extension: want a CMW record of three members")
-    if media_type != MEDIA_TYPE:
-        raise FormatError(f"evidence extension: media type is {str(media_type)[:80]!r}, want {MEDIA_TYPE!r}")
-    if indicator != EVIDENCE or isinstance(indicator, bool):
-        raise FormatError(f"evidence extension: indicator is not {EVIDENCE}")
-    if not isinstance(value, str):
-        raise FormatError("evidence extension: value is not base64url text")
-    return Bundle.parse(unb64u(value, "evidence extension"))

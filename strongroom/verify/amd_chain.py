@@ -4,11 +4,9 @@ Every signature is checked as RSASSA-PSS with SHA-384, MGF1-SHA-384 and a 48-byt
 says of itself: an algorithm is never taken from the evidence.
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal
 
@@ -18,24 +16,16 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from strongroom.errors import VerifyError
+from strongroom.verify.certificates import check_whole_bytes, strictly
 from strongroom.verify.roots import SIMULATED_LABEL, Roots
 from strongroom.wire.line import sentence
 
 LeafKind = Literal["vcek", "vlek"]
 
-_UNREADABLE: Final = (  # what the library raises for bytes it cannot make sense of
-    ValueError,
-    TypeError,
-    UserWarning,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
+_REMEMBERED: Final = 64  # links that held
 _PSS: Final = PSS(mgf=MGF1(SHA384()), salt_length=48)
 
 
@@ -47,13 +37,13 @@ class Root:
     simulated: bool
 
 
-def load(der: bytes, what: str) -> x509.Certificate:
-    """The certificate, with every part we read later already parsed once."""
-    with _strictly(what, "certificate"):
-        certificate = x509.load_der_x509_certificate(der)
-        _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
-        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return certificate
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """A verified revocation list."""
+
+    serials: frozenset[int]
+    this_update: datetime
+    next_update: datetime
 
 
 def verify_chain(
@@ -67,16 +57,31 @@ def verify_chain(
     now: datetime,
 ) -> Root:
     """The root the leaf chains to, or VerifyError naming the first link that does not hold."""
+    root = verify_issuers(ask, ark, kind=kind, product=product, roots=roots, now=now)
+    _check_validity(leaf.not_valid_before_utc, leaf.not_valid_after_utc, kind, now)
+    _check_issued(leaf, ask, kind)
+    if not root.simulated and ask.serial_number in roots.amd[product].revoked_serials:
+        raise VerifyError(f"ask: serial {ask.serial_number:#x} is revoked")
+    return root
+
+
+def verify_issuers(
+    ask: x509.Certificate,
+    ark: x509.Certificate,
+    *,
+    kind: LeafKind,
+    product: str,
+    roots: Roots,
+    now: datetime,
+) -> Root:
+    """The pinned root of the certificates above a leaf. Whether the ASK is revoked is not looked at."""
     root = _pinned(ark, product, roots)
     _check_names(ask, ark, kind, product, root)
-    for certificate, what in ((ark, "ark"), (ask, "ask"), (leaf, kind)):
+    for certificate, what in ((ark, "ark"), (ask, "ask")):
         _check_validity(certificate.not_valid_before_utc, certificate.not_valid_after_utc, what, now)
     _check_issued(ark, ark, "ark")
     _check_issued(ask, ark, "ask")
     _check_issuer_role(ask)
-    _check_issued(leaf, ask, kind)
-    if not root.simulated and ask.serial_number in roots.amd[product].revoked_serials:
-        raise VerifyError(f"ask: serial {ask.serial_number:#x} is revoked")
     return root
 
 
@@ -85,31 +90,24 @@ def check_crl(crl: bytes, ask: x509.Certificate, ark: x509.Certificate, now: dat
 
     Leaves cannot be looked up: every VCEK has the serial number 0.
     """
-    with _strictly("crl", "revocation list"):
+    if ask.serial_number in verified_crl(crl, ark, now).serials:
+        raise VerifyError(f"ask: serial {ask.serial_number:#x} is revoked")
+
+
+def verified_crl(crl: bytes, ark: x509.Certificate, now: datetime) -> Revocations:
+    """What the ARK's own revocation list says, whomever it names."""
+    with strictly("crl", "revocation list"):
         revocations = x509.load_der_x509_crl(crl)
         issuer, start, end = revocations.issuer, revocations.last_update_utc, revocations.next_update_utc
-        is_listed = revocations.get_revoked_certificate_by_serial_number(ask.serial_number) is not None
+        serials = frozenset(revoked.serial_number for revoked in revocations)
+        check_whole_bytes(crl, revocations.signature, "crl")
     if issuer != ark.subject:
         raise VerifyError(f"crl: issuer is {_shown(issuer)}, want {_shown(ark.subject)}")
     _check_signature(revocations.signature, revocations.tbs_certlist_bytes, ark, "crl")
     if end is None:
         raise VerifyError("crl: has no next update, want one")
     _check_validity(start, end, "crl", now)
-    if is_listed:
-        raise VerifyError(f"ask: serial {ask.serial_number:#x} is revoked")
-
-
-@contextmanager
-def _strictly(what: str, thing: str) -> Iterator[None]:
-    """Everything the library stumbles over inside is a VerifyError, also what it would only warn about."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            # AMD gives every VCEK the serial number 0, which is no reason to refuse it.
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            yield
-    except _UNREADABLE as error:
-        raise VerifyError(f"{what}: not a {thing} we can read") from error
+    return Revocations(serials, start, end)
 
 
 def _pinned(ark: x509.Certificate, product: str, roots: Roots) -> Root:
@@ -155,6 +153,7 @@ def _check_issuer_role(certificate: x509.Certificate) -> None:
         raise VerifyError("ask: may not issue certificates")
 
 
+@lru_cache(maxsize=_REMEMBERED)  # depends on the bytes of both alone; a failure is not remembered
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate, what: str) -> None:
     by = _shown(issuer.subject)
     if certificate.issuer != issuer.subject:

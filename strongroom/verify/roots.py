@@ -1,17 +1,29 @@
 """The certificates everything genuine must end in, pinned by the SHA-256 of their DER.
 
-A certificate that arrives with evidence is a hint; only its equality with a pin makes it a root. There is one
-root per product: a report of one product that chains to the root of another is not genuine.
+A certificate that arrives with evidence is a hint; only its equality with a pin makes it a root. AMD has one
+root per product: a report of one product that chains to the root of another is not genuine. Everyone else has
+one root per use, an `Anchor`: NVIDIA's root of devices does not vouch for reference values, nor the other way.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from strongroom.errors import ConfigError
+from strongroom.errors import ConfigError, VerifyError
 
 SIMULATED_LABEL: Final = "INSECURE-SIMULATED"  # stands in the name of every simulated issuer
+
+
+class Anchor(StrEnum):
+    """Every use a root is pinned for, AMD's products apart; the value is also the name of the field in Roots."""
+
+    INTEL = "intel"  # PCK certificates, TCB info, QE identity
+    NVIDIA_DEVICE = "nvidia_device"  # GPUs and switches
+    NVIDIA_RIM = "nvidia_rim"  # signers of reference values
+    AZURE_VTPM = "azure_vtpm"
+    GCP_VTPM = "gcp_vtpm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,33 @@ class Roots:
 
     amd: Mapping[str, RootPin]  # by product
     insecure: frozenset[bytes] = frozenset()
+    intel: frozenset[bytes] = frozenset()
+    nvidia_device: frozenset[bytes] = frozenset()
+    nvidia_rim: frozenset[bytes] = frozenset()
+    azure_vtpm: frozenset[bytes] = frozenset()
+    gcp_vtpm: frozenset[bytes] = frozenset()
+
+    def accepts(self, anchor: Anchor, der_sha256: bytes) -> bool:
+        """Whether this root of `anchor` is a simulated one; VerifyError when it is not a root at all."""
+        if der_sha256 in self.pins(anchor):
+            return False
+        if der_sha256 in self.insecure:
+            return True
+        raise VerifyError(f"root: sha256 is {der_sha256.hex()}, want the pinned {anchor} root")
+
+    def pins(self, anchor: Anchor) -> frozenset[bytes]:
+        """The SHA-256 digests of the genuine roots of `anchor`."""
+        match anchor:
+            case Anchor.INTEL:
+                return self.intel
+            case Anchor.NVIDIA_DEVICE:
+                return self.nvidia_device
+            case Anchor.NVIDIA_RIM:
+                return self.nvidia_rim
+            case Anchor.AZURE_VTPM:
+                return self.azure_vtpm
+            case Anchor.GCP_VTPM:
+                return self.gcp_vtpm
 
     def with_insecure(self, sha256s: Iterable[bytes]) -> "Roots":
         """These roots, and simulated silicon whose root has one of these SHA-256 digests."""
@@ -55,5 +94,17 @@ PRODUCTION: Final = Roots(
                 bytes.fromhex("1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a")
             ),
         }
-    )
+    ),
+    # Intel SGX Root CA
+    intel=frozenset({bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")}),
+    # NVIDIA Device Identity CA
+    nvidia_device=frozenset(
+        {bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48")}
+    ),
+    # NVIDIA CoRIM signing Root CA
+    nvidia_rim=frozenset({bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1")}),
+    # Azure Virtual TPM Root Certificate Authority 2023
+    azure_vtpm=frozenset({bytes.fromhex("e6c596b17f8ffefba5c300f714cfb1260c6028704ecf7becc4ab5018efb00e95")}),
+    # EK/AK CA Root of Google Cloud
+    gcp_vtpm=frozenset({bytes.fromhex("594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2")}),
 )

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from strongroom.errors import VerifyError
 from strongroom.evidence.snp import FAMILY_ZEN5, SigningKey, SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
-from strongroom.verify.amd_chain import LeafKind, check_crl, load, verify_chain
+from strongroom.verify.amd_chain import LeafKind, check_crl, verify_chain
 from strongroom.verify.amd_leaf import Leaf
+from strongroom.verify.certificates import load
 from strongroom.verify.roots import Roots
 
 _ECDSA_P384_SHA384: Final = 1
@@ -99,6 +100,17 @@ def verify_report(
     )
 
 
+def product_by_cpuid(report: SNPReport) -> str | None:
+    """The product a report's own CPUID bytes name; None before version 3, which had none."""
+    if report.version < 3:
+        return None
+    family, model = report.cpuid_family, report.cpuid_model
+    for known_family, models, product in _MODELS:
+        if family == known_family and model in models:
+            return product
+    raise VerifyError(f"snp report: processor family {family:#x} model {model:#x} is not known")
+
+
 def _leaf_kind(report: SNPReport) -> LeafKind:
     if report.signature_algo != _ECDSA_P384_SHA384:
         raise VerifyError(f"snp report: signature_algo is {report.signature_algo}, want 1 (ECDSA P-384)")
@@ -118,18 +130,12 @@ def _present(der: bytes | None, what: str) -> bytes:
 
 
 def _product(report: SNPReport, leaf: Leaf) -> str:
-    found = leaf.product
-    if report.version < 3:  # no CPUID in the report: only these products ever made such a report
-        if found not in _PRODUCTS_BEFORE_CPUID:
-            raise VerifyError(f"snp report: version 2 of a {found[:32]!a}, want Milan or Genoa")
-        return found
-    family, model = report.cpuid_family, report.cpuid_model
-    for known_family, models, product in _MODELS:
-        if family == known_family and model in models:
-            if found != product:
-                raise VerifyError(f"snp report: cpuid says {product}, its certificate {found[:32]!a}")
-            return product
-    raise VerifyError(f"snp report: processor family {family:#x} model {model:#x} is not known")
+    found, product = leaf.product, product_by_cpuid(report)
+    if product is None and found not in _PRODUCTS_BEFORE_CPUID:  # only these ever made such a report
+        raise VerifyError(f"snp report: version 2 of a {found[:32]!a}, want Milan or Genoa")
+    if product is not None and found != product:
+        raise VerifyError(f"snp report: cpuid says {product}, its certificate {found[:32]!a}")
+    return found
 
 
 def _check_holder(report: SNPReport, leaf: Leaf, kind: LeafKind) -> str | None:

@@ -20,6 +20,7 @@ from strongroom.evidence.binding import (
     kbs_report_data,
     receipt_challenge,
     report_data,
+    tpm_nonce,
 )
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.gpu import GPUEvidence
@@ -153,3 +154,20 @@ def test_our_own_shapes_are_reserved(data: bytes, reserved: bool) -> None:
 def test_more_than_report_data_holds_is_refused() -> None:
     with pytest.raises(FormatError, match="report_data: 65 bytes, want at most 64"):
         is_reserved(bytes(65))
+
+
+@pytest.mark.guarantee("G7")
+def test_a_tpm_nonce_commits_to_everything_report_data_does() -> None:
+    nonce = tpm_nonce(report_data(**FIELDS))
+    assert len(nonce) == 32
+    others: list[dict[str, Any]] = [
+        {"purpose": Purpose.BOOT},
+        {"challenge": bytes(32)},
+        {"key": b"other"},
+        {"gpu_digest": gpu_digest([GPU])},
+        {"context": bytes(48)},
+    ]
+    assert nonce not in {tpm_nonce(report_data(**FIELDS | other)) for other in others}
+    for foreign in (bytes(64), MAGIC, report_data(**FIELDS) + b"!"):
+        with pytest.raises(FormatError, match="report_data is not one computed here"):
+            tpm_nonce(foreign)

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from strongroom.errors import FormatError, StrongroomError, VerifyError
 from strongroom.evidence.binding import Purpose, certificate_challenge
 from strongroom.ratls.acceptance import accept, spki
-from strongroom.ratls.certificate import OID, load, pack_cmw
+from strongroom.ratls.certificate import OID, load
+from strongroom.ratls.cmw import pack_cmw
 from strongroom.verify.roots import PRODUCTION
 from tests.fakes import exchange
 from tests.fakes.exchange import NOT_BEFORE, NOW, certificate, certificate_bundle, tls_key

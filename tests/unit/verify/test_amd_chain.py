@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from strongroom.errors import VerifyError
-from strongroom.verify.amd_chain import Root, check_crl, verify_chain
+from strongroom.verify.amd_chain import Root, check_crl, verified_crl, verify_chain
 from strongroom.verify.roots import PRODUCTION, Roots
 
 NOW: Final = datetime(2026, 11, 20, tzinfo=UTC)
@@ -170,6 +170,12 @@ def test_a_list_that_does_not_name_the_ask_lets_it_pass() -> None:
 def test_a_revoked_ask_or_a_foreign_list_is_refused(listed: dict[str, Any], why: str) -> None:
     with pytest.raises(VerifyError, match=why):
         check_crl(crl(**listed), issue(GOOD_ASK), issue(GOOD_ARK), NOW)
+
+
+def test_a_list_is_verified_whomever_it_names() -> None:
+    ask = issue(GOOD_ASK)
+    listed = verified_crl(crl(serials=(8, ask.serial_number)), issue(GOOD_ARK), NOW)
+    assert listed.serials == {8, ask.serial_number} and listed.this_update < NOW < listed.next_update
 
 
 def test_junk_is_no_list() -> None:

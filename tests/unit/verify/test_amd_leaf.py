@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from strongroom.errors import VerifyError
-from strongroom.verify.amd_chain import load
 from strongroom.verify.amd_leaf import Leaf
+from strongroom.verify.certificates import load
 from tests import VECTORS
 from tests.fakes.amd import genuine, needs_vectors
 

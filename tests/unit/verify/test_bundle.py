@@ -9,7 +9,7 @@ import pytest
 from demo.silicon.mint import DEBUG, MIGRATION, POLICY
 from strongroom.errors import FormatError, VerifyError
 from strongroom.evidence.binding import Purpose, kbs_digest, kbs_report_data
-from strongroom.evidence.bundle import Bundle, GPUEvidence
+from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
@@ -81,14 +81,6 @@ def test_evidence_for_another_key_is_refused() -> None:
 def test_the_event_log_is_bound(events: EventLog) -> None:
     with pytest.raises(VerifyError, match="snp report: report_data differs"):
         verify(replace(BUNDLE, events=events))
-
-
-def test_gpu_evidence_is_refused_until_it_can_be_verified() -> None:
-    gpu = GPUEvidence(kind="hopper", report=b"r", certificates=b"c")
-    with pytest.raises(
-        VerifyError, match="gpu evidence: 1 devices, which this version cannot verify, want none"
-    ):
-        verify(replace(BUNDLE, gpus=(gpu,)))
 
 
 @pytest.mark.guarantee("G18")

@@ -4,8 +4,8 @@ from hashlib import sha256
 
 import pytest
 
-from strongroom.errors import ConfigError
-from strongroom.verify.roots import PRODUCTION, RootPin
+from strongroom.errors import ConfigError, VerifyError
+from strongroom.verify.roots import PRODUCTION, Anchor, RootPin
 from tests.fakes.amd import issuers, needs_vectors
 
 
@@ -39,3 +39,24 @@ def test_only_a_sha256_is_a_pin() -> None:
 def test_the_pins_cannot_be_edited() -> None:
     with pytest.raises(TypeError):
         PRODUCTION.amd["Naples"] = RootPin(bytes(32))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("anchor", Anchor)
+def test_each_anchor_has_its_own_genuine_root(anchor: Anchor) -> None:
+    (pin,) = PRODUCTION.pins(anchor)
+    assert PRODUCTION.accepts(anchor, pin) is False
+    for other in set(Anchor) - {anchor}:
+        with pytest.raises(VerifyError, match=f"root: sha256 is {pin.hex()}, want the pinned {other} root"):
+            PRODUCTION.accepts(other, pin)
+
+
+def test_an_anchor_is_named_like_its_field() -> None:
+    assert all(PRODUCTION.pins(anchor) is getattr(PRODUCTION, anchor) for anchor in Anchor)
+
+
+@pytest.mark.guarantee("G18")
+@pytest.mark.parametrize("anchor", Anchor)
+def test_a_simulated_root_is_accepted_where_named_and_says_so(anchor: Anchor) -> None:
+    with pytest.raises(VerifyError, match="want the pinned"):
+        PRODUCTION.accepts(anchor, bytes(32))
+    assert PRODUCTION.with_insecure([bytes(32)]).accepts(anchor, bytes(32)) is True

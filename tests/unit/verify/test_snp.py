@@ -11,7 +11,7 @@ from strongroom.errors import FormatError, VerifyError
 from strongroom.evidence.snp import SIGNED_SIZE, TCB, SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.verify.roots import PRODUCTION, RootPin, Roots
-from strongroom.verify.snp import Endorsement, verify_report
+from strongroom.verify.snp import Endorsement, product_by_cpuid, verify_report
 from tests.fakes.amd import Genuine, every_genuine, genuine, issuers, needs_vectors, revocations
 from tests.fakes.silicon import roots, silicon
 
@@ -286,3 +286,11 @@ def test_time_is_an_argument() -> None:
     late = NOW + timedelta(days=8 * 365)
     with pytest.raises(VerifyError, match="vcek: expired"):
         verify_report(SIMULATED, SIMULATED_TABLE, roots=roots(SILICON), now=late)
+
+
+@needs_vectors
+@pytest.mark.parametrize(
+    ("name", "product"), [("milan-v2", None), ("genoa-v3-azure", "Genoa"), ("turin-v5", "Turin")]
+)
+def test_a_report_names_its_product_since_version_3(name: str, product: str | None) -> None:
+    assert product_by_cpuid(SNPReport.parse(genuine(name).report)) == product
