@@ -1,4 +1,4 @@
-"""The only outgoing HTTP: to one peer whose key or authority is pinned, every answer bounded in size and time.
+"""The only outgoing HTTP: to one peer whose key or authority is known, every answer bounded in size and time.
 
 The peer is checked before the first byte of HTTP is written, on every connection. Nothing is followed, decompressed,
 cached, proxied or retried here. Who the peer is not, is a VerifyError; that it cannot be reached, a TransportError.
@@ -34,14 +34,19 @@ _VISIBLE: Final = re.compile("[!-~]+")  # parsers of URLs drop a line break in s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """Whom a connection has to end at: a certificate under `ca_pem` for the very host, or a key. Exactly one."""
+    """Whom a connection has to end at: a certificate for the very host, or a key. Exactly one of the three.
 
-    ca_pem: str | None = None
+    `system` is for services open to the public, and only where what they answer is signed: whoever deceives the
+    system's authorities can read the questions, and keep the answers from us.
+    """
+
+    ca_pem: str | None = None  # the certificate's only authorities
     spki_sha256: bytes | None = None  # SHA-256 of the DER SubjectPublicKeyInfo
+    system: bool = False  # any authority this system trusts
 
     def __post_init__(self) -> None:
-        if (self.ca_pem is None) == (self.spki_sha256 is None):
-            raise ConfigError("pin: want a CA certificate or the SHA-256 of a key, and not both")
+        if (self.ca_pem is not None) + (self.spki_sha256 is not None) + self.system != 1:
+            raise ConfigError("pin: want a CA certificate, the SHA-256 of a key or the system, and not both")
         if self.spki_sha256 is not None and len(self.spki_sha256) != 32:
             raise ConfigError(f"pin: key digest is {len(self.spki_sha256)} bytes, want the 32 of a SHA-256")
 
@@ -49,6 +54,9 @@ class Pin:
         """A client context that trusts nothing but this pin, TLS 1.2 at least."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.system:
+            context.load_default_certs()
+            return context
         if self.ca_pem is None:  # the key is compared once the handshake has proved it, see PinnedConnector
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
@@ -66,6 +74,7 @@ class Response:
     body: bytes = field(repr=False)
     cookies: Mapping[str, str] = field(repr=False)
     peer_spki_sha256: bytes
+    headers: Mapping[str, str] = field(repr=False, default_factory=dict)  # names in lower case
 
 
 class PinnedConnector(aiohttp.TCPConnector):
@@ -136,20 +145,25 @@ class Fetcher:
         *,
         body: bytes | None = None,
         cookies: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         max_bytes: int,
         timeout_s: float,
     ) -> Response:
-        """The answer, whatever its status. A body is sent as JSON; an answer over `max_bytes` is a ProtocolError."""
+        """The answer, whatever its status. An answer over `max_bytes` is a ProtocolError.
+
+        A body is sent as JSON, and JSON asked for, unless `headers` say otherwise.
+        """
         where = f"{self.url}{path}"
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        sent = {} if body is None else {"Content-Type": "application/json"}
+        sent |= headers or {}
         if cookies:
-            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         try:
             async with self._session.request(
                 method,
                 URL(where, encoded=True),
                 data=body,
-                headers=headers,
+                headers=sent,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as answer:
@@ -160,11 +174,13 @@ class Fetcher:
         except ProtocolError as error:
             raise ProtocolError(f"{method} {where}: {error}") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _as_ours(error, f"{method} {where}", timeout_s) from None
+            authority = "an authority of this system" if self._pin.system else "the pinned authority"
+            raise _as_ours(error, f"{method} {where}", timeout_s, authority) from None
         return Response(
             status=answer.status,
             body=content,
             cookies=found,
+            headers={name.lower(): value for name, value in answer.headers.items()},
             peer_spki_sha256=self._connector.peer_spki_sha256,
         )
 
@@ -208,10 +224,10 @@ def _peer_spki_sha256(connection: Connection) -> bytes:
         raise VerifyError("peer's certificate holds no key we can read") from None
 
 
-def _as_ours(error: Exception, asked: str, timeout_s: float) -> StrongroomError:
+def _as_ours(error: Exception, asked: str, timeout_s: float, authority: str) -> StrongroomError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", None) or str(error.certificate_error)
-        return VerifyError(f"{asked}: certificate is not under the pinned authority: {reason.lower()}")
+        return VerifyError(f"{asked}: certificate is not under {authority}: {reason.lower()}")
     if isinstance(error, TimeoutError):
         return TransportError(f"{asked}: no answer within {timeout_s:g} s")
     if isinstance(error, aiohttp.ClientConnectorSSLError):

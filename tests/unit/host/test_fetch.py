@@ -229,3 +229,47 @@ def test_a_url_is_taken(url: str) -> None:
 def test_another_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="want https"):
         checked_url(url)
+
+
+def test_headers_of_an_answer_are_there(served: TLSCertificate, tmp_path: Path) -> None:
+    pin = Pin(spki_sha256=served.spki_sha256)
+    response, _ = fetch(tmp_path, pin, lambda _: ok(b"hi", headers="X-Issuer-Chain: a%0Ab\r\n"))
+    assert response.headers["x-issuer-chain"] == "a%0Ab"
+    assert "a%0Ab" not in repr(response)
+
+
+def test_headers_of_a_request_replace_ours(served: TLSCertificate, tmp_path: Path) -> None:
+    async def run() -> bytes:
+        async with (
+            listening(tmp_path, lambda _: ok(b"")) as heard,
+            Fetcher(heard.url, Pin(spki_sha256=served.spki_sha256)) as fetcher,
+        ):
+            headers = {"Accept": "*/*", "Content-Type": "application/ocsp-request"}
+            await fetcher.request("POST", "/", body=b"0", headers=headers, max_bytes=9, timeout_s=5)
+            return heard.requests[0].lower()
+
+    head = asyncio.run(run())
+    assert b"\r\naccept: */*\r\n" in head and b"\r\ncontent-type: application/ocsp-request\r\n" in head
+    assert b"json" not in head
+
+
+def test_the_system_s_authorities_do_not_know_a_stranger(served: TLSCertificate, tmp_path: Path) -> None:
+    with pytest.raises(VerifyError, match="certificate is not under an authority of this system: self"):
+        fetch(tmp_path, Pin(system=True), lambda _: ok(b""))
+    assert seen[0].requests == []
+
+
+def test_the_system_s_authorities_are_asked(
+    served: TLSCertificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / CERTIFICATE))  # where OpenSSL looks for them
+    response, _ = fetch(tmp_path, Pin(system=True), lambda _: ok(b"hi"))
+    assert response.body == b"hi"
+    context = Pin(system=True).context()
+    assert context.check_hostname and context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_the_system_is_a_pin_of_its_own(served: TLSCertificate) -> None:
+    for other in ({"ca_pem": served.pem}, {"spki_sha256": served.spki_sha256}):
+        with pytest.raises(ConfigError, match="and not both"):
+            Pin(system=True, **other)

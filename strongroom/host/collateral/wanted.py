@@ -1,0 +1,81 @@
+"""Which collateral a piece of evidence takes to be verified.
+
+The evidence is read here, not believed: what it asks for wrongly is public, and does not help to verify it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from cryptography import x509
+
+from strongroom.errors import ConfigError, FormatError
+from strongroom.evidence import pck
+from strongroom.evidence.nvidia_certs import parse_chain
+from strongroom.evidence.pck import PCKExtension
+from strongroom.evidence.rim import RIM
+from strongroom.evidence.snp import SigningKey, SNPReport
+from strongroom.evidence.spdm import SPDMReport
+from strongroom.evidence.tdx import TDXQuote
+from strongroom.host.collateral.amd import AMDChip, AMDIssuers
+from strongroom.host.collateral.intel import CA, IntelPlatform
+from strongroom.host.collateral.item import Item, Parts
+from strongroom.host.collateral.nvidia import NVIDIAManifest, statuses
+from strongroom.verify.nvidia import Kind, verify_device
+from strongroom.verify.roots import Roots
+from strongroom.verify.snp import product_by_cpuid
+from strongroom.verify.tdx_chain import PCK, PLATFORM_CA, common_name
+from strongroom.wire.pem import certificates
+
+_EXTENSION: Final = x509.ObjectIdentifier(pck.OID)
+
+
+def for_snp_report(report: SNPReport, product: str | None = None) -> list[Item]:
+    """What AMD signed about the chip of a report.
+
+    `product` is asked for only by reports of version 2, which do not name it: ConfigError without.
+    """
+    product = product_by_cpuid(report) or product
+    if product is None:
+        raise ConfigError("snp report: version 2 does not name its product, want it given (Milan or Genoa)")
+    if report.signing_key is SigningKey.VLEK:  # the leaf comes from the cloud provider, with the evidence
+        return [AMDIssuers(product, "vlek")]
+    return [AMDChip.of(report, product), AMDIssuers(product, "vcek")]
+
+
+def for_tdx_quote(quote: TDXQuote) -> list[Item]:
+    """What Intel signed about the platforms a quote comes from. FormatError when its chain names none."""
+    for der in certificates(quote.pck_chain.removesuffix(b"\0"), "pck chain", most=3):
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+            if not common_name(certificate.subject).startswith(PCK):
+                continue
+            value = certificate.extensions.get_extension_for_oid(_EXTENSION).value
+            issuer = common_name(certificate.issuer)
+        except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.InvalidVersion):
+            continue  # said below
+        if isinstance(value, x509.UnrecognizedExtension):
+            ca: CA = "platform" if issuer.startswith(PLATFORM_CA) else "processor"
+            return [IntelPlatform(PCKExtension.parse(value.value).fmspc, ca)]
+    raise FormatError("pck chain: no pck certificate that names its platform, want one")
+
+
+def for_nvidia_device(
+    report: SPDMReport, chain: bytes, *, kind: Kind, roots: Roots, now: datetime
+) -> list[Item]:
+    """What NVIDIA signed about the firmware and driver of a GPU or switch, and its word on the chain.
+
+    The names of reference values are put together from verified claims: VerifyError when it is not genuine.
+    """
+    claims = verify_device(
+        report, chain, nonce=report.nonce, roots=roots, now=now, kind=kind, missing_fwid="accept"
+    )
+    names = [name for name in (claims.driver_rim_id, claims.vbios_rim_id) if name is not None]
+    return [*map(NVIDIAManifest, names), *statuses(parse_chain(chain), "device")]
+
+
+def raised_by(item: Item, parts: Parts) -> Sequence[Item]:
+    """What a genuine answer takes itself: for reference values, the responder's word on who signed them."""
+    if isinstance(item, NVIDIAManifest):
+        return statuses(RIM.parse(parts["rim"]).certificates, "rim")
+    return ()
