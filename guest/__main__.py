@@ -13,10 +13,13 @@ from types import TracebackType
 from guest import evidence
 from guest.attester import Attester
 from guest.boot import boot
+from guest.gpus import GPUs
 from guest.grants import Grants
+from guest.judge import DIRECTORY, judge
 from guest.machine import units
 from guest.machine.listeners import inherited, wanted
-from guest.machine.tsm import TSM
+from guest.machine.rtmr import MEASUREMENTS, RTMR
+from guest.machine.sev_guest import silicon
 from guest.record import Record, sentence
 from guest.stages.serve import TARGET, UNITS
 from guest.system import System
@@ -54,7 +57,10 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
     async with AsyncExitStack() as teardown:
         grants = Grants()
         teardown.callback(grants.wipe)
-        attester = Attester(TSM(args.tsm), args.tpm)
+        gpus = GPUs(judge(args.collateral))
+        teardown.callback(gpus.close)
+        rtmr = RTMR() if MEASUREMENTS.is_dir() else None
+        attester = Attester(silicon(args.tsm), args.tpm, rtmr=rtmr, devices=gpus.evidence)
         credentials, requests = (wanted(listeners, name) for name in ("credentials", "evidence"))
         await teardown.enter_async_context(
             alongside(grants.serve(credentials), evidence.serve(requests, attester))
@@ -64,6 +70,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             seed=args.seed,
             engine_venv=args.engine,
             attester=attester,
+            gpus=gpus,
             grants=grants,
             record=record,
         )
@@ -110,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tpm", type=Path, default=None, help="vTPM to extend as well, e.g. /dev/tpmrm0")
     parser.add_argument(
         "--engine", type=Path, default=Path("/usr/lib/strongroom/engine"), help="the engine's venv"
+    )
+    parser.add_argument(
+        "--collateral", type=Path, default=DIRECTORY, help="what makers of GPUs signed, to judge them by"
     )
     parser.add_argument("--run", type=Path, default=Path("/run/strongroom"), help="where boot.json goes")
     return parser

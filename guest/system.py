@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guest.attester import Attester
+from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.record import Record
 
@@ -13,5 +14,6 @@ class System:
     seed: Path  # cloud-init NoCloud seed: a directory, or an ISO image or disk
     engine_venv: Path
     attester: Attester
+    gpus: GPUs
     grants: Grants
     record: Record

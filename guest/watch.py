@@ -15,7 +15,8 @@ PERIOD: Final = 1.0  # seconds
 
 
 async def keep_watch(system: System) -> None:
-    """Runs until cancelled. Raises when a unit has failed for good or the engine's network is no longer sealed.
+    """Runs until cancelled. Raises when a unit has failed for good, the engine's network is no longer sealed, or a
+    GPU is not as it was attested.
 
     Closing the door is not left to this loop: the units are bound to each other, and the door watches the engine.
     """
@@ -30,6 +31,7 @@ async def keep_watch(system: System) -> None:
         running = next(unit for unit in seen if unit.name == engine.UNIT)
         if running.main_pid:
             check_sealed(running.main_pid)
+        await system.gpus.still_ready()
         parts = {unit.name: {"state": unit.active, "restarts": unit.restarts} for unit in seen}
         if parts != system.record.content.get("units"):
             system.record.note(units=parts)

@@ -1,4 +1,4 @@
-"""A TPM 2.0 by path: extend a PCR and read it back, in the SHA-256 bank.
+"""A TPM 2.0 by path: extend a PCR and read it back, in the SHA-256 bank. Quotes are made in tpm_quote.py.
 
 The path is the resource manager's character device, or a unix socket that speaks the same raw commands. The
 device takes one command in one write and gives one response to one read; on a socket the length in the
@@ -11,8 +11,11 @@ Source: TCG TPM 2.0 Library, Part 1 section 19 (password sessions), Part 3 secti
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Final, Protocol
@@ -31,18 +34,29 @@ TPM_CC_PCR_READ: Final = 0x17E
 TPM_CC_PCR_EXTEND: Final = 0x182
 TPM_RC_SUCCESS: Final = 0x000
 TPM_RC_INITIALIZE: Final = 0x100
+TPM_RC_YIELDED: Final = 0x908
+TPM_RC_TESTING: Final = 0x90A
+TPM_RC_RETRY: Final = 0x922
 TPM_SU_CLEAR: Final = 0x0000
 TPM_ALG_SHA256: Final = 0x000B
 TPM_RS_PW: Final = 0x40000009
 
 _HEADER: Final = Struct(">HII")  # tag, size of the whole, command or response code
 _MAX_RESPONSE: Final = 4096  # bytes, TPM2_MAX_RESPONSE_SIZE of every TPM we know
+_NOT_NOW: Final = frozenset({TPM_RC_YIELDED, TPM_RC_TESTING, TPM_RC_RETRY})  # the command was not begun
+_PAUSES: Final = tuple(0.01 * 2**n for n in range(8))  # seconds, 2.5 in all
 _TIMEOUT: Final = 30.0  # seconds for a socket to answer
 _EMPTY_PASSWORD: Final = Struct(">IHBH").pack(TPM_RS_PW, 0, 0, 0)  # session, nonce, attributes, password
 
 
 class Channel(Protocol):
     def exchange(self, command: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    handle: int | None
+    parameters: Reader
 
 
 class TPM:
@@ -59,25 +73,18 @@ class TPM:
         _check_index(index)
         if len(digest) != DIGEST_SIZE:
             raise MachineError(f"tpm pcr {index}: digest is {len(digest)} bytes, want {DIGEST_SIZE}")
-        authorisation = len(_EMPTY_PASSWORD).to_bytes(4, "big") + _EMPTY_PASSWORD
         digests = Struct(">IH").pack(1, TPM_ALG_SHA256) + digest
-        body = index.to_bytes(4, "big") + authorisation + digests
         what = f"pcr_extend {index}"
-        with _told(what):
-            response = self._command(TPM_ST_SESSIONS, TPM_CC_PCR_EXTEND, body, what)
-            if parameters := response.u32be():
-                raise MachineError(f"tpm {what}: {parameters} bytes of parameters, want none")
-            response.take(response.u16be())  # nonce of the session
-            response.take(1)  # attributes of the session
-            response.take(response.u16be())  # a password session answers without one
-            response.end()
+        answer = self.authorised(TPM_CC_PCR_EXTEND, index.to_bytes(4, "big"), digests, what)
+        if answer.parameters.remaining:
+            raise MachineError(f"tpm {what}: {answer.parameters.remaining} bytes of parameters, want none")
 
     def read(self, index: int) -> bytes:
         """The 32 bytes of PCR `index`."""
         _check_index(index)
-        selection, what = _selection(index), f"pcr_read {index}"
-        with _told(what):
-            response = self._command(TPM_ST_NO_SESSIONS, TPM_CC_PCR_READ, selection, what)
+        selection, what = selected({index}), f"pcr_read {index}"
+        with told(what):
+            response = self.command(TPM_ST_NO_SESSIONS, TPM_CC_PCR_READ, selection, what)
             response.take(4)  # update counter: moves with every extend of any PCR
             if (found := response.take(len(selection))) != selection:
                 raise MachineError(f"tpm {what}: no sha-256 bank, selection is {found.hex()}")
@@ -91,28 +98,52 @@ class TPM:
 
     def startup(self) -> None:
         """TPM2_Startup(CLEAR). A kernel or a firmware has done it already on a real machine."""
-        with _told("startup"):
+        with told("startup"):
             body = TPM_SU_CLEAR.to_bytes(2, "big")
-            self._command(TPM_ST_NO_SESSIONS, TPM_CC_STARTUP, body, "startup").end()
+            self.command(TPM_ST_NO_SESSIONS, TPM_CC_STARTUP, body, "startup").end()
 
-    def _command(self, tag: int, code: int, body: bytes, what: str) -> Reader:
+    def authorised(
+        self, code: int, handles: bytes, parameters: bytes, what: str, *, makes: bool = False
+    ) -> Answer:
+        """The answer to a command on one handle whose authorisation value is empty; `makes` a new handle."""
+        session = len(_EMPTY_PASSWORD).to_bytes(4, "big") + _EMPTY_PASSWORD
+        with told(what):
+            response = self.command(TPM_ST_SESSIONS, code, handles + session + parameters, what)
+            handle = response.u32be() if makes else None
+            answer = Answer(handle, Reader(response.take(response.u32be()), f"tpm {what}"))
+            response.take(response.u16be())  # nonce of the session
+            response.take(1)  # attributes of the session
+            response.take(response.u16be())  # a password session answers without one
+            response.end()
+        return answer
+
+    def command(self, tag: int, code: int, body: bytes, what: str) -> Reader:
+        """What follows the header of a successful response; a TPM nobody started is started first."""
         command = _HEADER.pack(tag, _HEADER.size + len(body), code) + body
-        found, status, response = _response(self._channel.exchange(command), what)
+        found, status, response = self._exchange(command, what)
         if status == TPM_RC_INITIALIZE and code != TPM_CC_STARTUP:
             self.startup()
-            found, status, response = _response(self._channel.exchange(command), what)
+            found, status, response = self._exchange(command, what)
         if status != TPM_RC_SUCCESS:
             raise MachineError(f"tpm {what}: return code 0x{status:x}, want 0x0")
         if found != tag:
             raise MachineError(f"tpm {what}: response tag is 0x{found:x}, want 0x{tag:x}")
         return response
 
+    def _exchange(self, command: bytes, what: str) -> tuple[int, int, Reader]:
+        for pause in _PAUSES:
+            answer = _response(self._channel.exchange(command), what)
+            if answer[1] not in _NOT_NOW:
+                return answer
+            time.sleep(pause)
+        return _response(self._channel.exchange(command), what)
+
 
 @contextmanager
 def opened(path: Path = DEVICE) -> Iterator[TPM]:
     """The TPM at a character device or a unix socket."""
     with ExitStack() as stack:
-        with _told(str(path)):
+        with told(str(path)):
             channel: Channel = stack.enter_context(_channel(path))
         yield TPM(channel)
 
@@ -165,7 +196,8 @@ def _channel(path: Path) -> Iterator[_Device | _Socket]:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is a MachineError about `what`."""
     try:
         yield
     except FormatError as error:
@@ -182,8 +214,11 @@ def _response(data: bytes, what: str) -> tuple[int, int, Reader]:
     return tag, status, reader
 
 
-def _selection(index: int) -> bytes:
-    bitmap = (1 << index).to_bytes(PCR_COUNT // 8, "little")
+def selected(indices: AbstractSet[int]) -> bytes:
+    """TPML_PCR_SELECTION of these PCRs of the SHA-256 bank."""
+    for index in indices:
+        _check_index(index)
+    bitmap = sum(1 << index for index in indices).to_bytes(PCR_COUNT // 8, "little")
     return Struct(">IHB").pack(1, TPM_ALG_SHA256, len(bitmap)) + bitmap
 
 

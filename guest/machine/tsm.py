@@ -11,17 +11,23 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from strongroom.errors import FormatError, MachineError
+from strongroom.evidence.bundle import TEEKind
 from strongroom.evidence.snp import SNPReport
+from strongroom.evidence.tdx import TDXQuote
 
 ROOT: Final = Path("/sys/kernel/config/tsm/report")
-PROVIDER: Final = "sev_guest"  # the one whose reports this version can verify
+PROVIDERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {  # how each one's report says its report_data
+    "sev_guest": lambda blob: SNPReport.parse(blob).report_data,
+    "tdx_guest": lambda blob: TDXQuote.parse(blob).body.report_data,
+}
+_TEES: Final[Mapping[str, TEEKind]] = {"sev_guest": "snp", "tdx_guest": "tdx"}
 REPORT_DATA_SIZE: Final = 64
 MAX_BLOB: Final = 64 << 10  # bytes; the kernel's own limit for a report and its certificates is 32 KiB
 _MAX_TEXT: Final = 4096  # bytes, a page: the kernel's limit for a text attribute
@@ -41,8 +47,18 @@ _SENTENCES: Final = {
 @dataclass(frozen=True, slots=True)
 class TSMReport:
     outblob: bytes  # the report as the TEE signed it
-    auxblob: bytes  # the host's certificate table: hints, possibly empty
+    auxblob: bytes  # the host's certificate table: hints, possibly empty; a quote brings its own and has none
     provider: str
+
+    @property
+    def tee(self) -> TEEKind:
+        return _TEES[self.provider]
+
+
+class Silicon(Protocol):
+    """Whatever makes reports here: configfs-tsm, or a device on kernels without it."""
+
+    def report(self, report_data: bytes, *, privlevel: int | None = None) -> TSMReport: ...
 
 
 class _MovedError(Exception):
@@ -97,8 +113,10 @@ class TSM:
 
     def _filled(self, entry: Path, report_data: bytes, privlevel: int | None) -> TSMReport:
         provider = _text(entry / "provider")
-        if provider != PROVIDER:
-            raise MachineError(f"tsm: provider is {provider!r}, this version can only use {PROVIDER!r}")
+        if provider not in PROVIDERS:
+            raise MachineError(f"tsm: provider is {provider!r}, want one of {', '.join(PROVIDERS)}")
+        if privlevel is not None and provider != "sev_guest":
+            raise MachineError(f"tsm: provider {provider} has no privilege levels, want none asked for")
         before, writes = _generation(entry), 1
         if privlevel is not None:
             _write(entry / "privlevel", str(privlevel).encode())
@@ -108,7 +126,7 @@ class TSM:
         after = _generation(entry)
         if after != before + writes:
             raise _MovedError(f"generation went from {before} to {after}, want {before + writes}")
-        _check(outblob, report_data)
+        check(outblob, report_data, provider)
         return TSMReport(outblob, auxblob, provider)
 
     def _auxblob(self, entry: Path) -> bytes:
@@ -125,9 +143,10 @@ class TSM:
         return f"{'entry' if attribute.startswith('strongroom-') else attribute}: {reason}"
 
 
-def _check(outblob: bytes, report_data: bytes) -> None:
+def check(outblob: bytes, report_data: bytes, provider: str) -> None:
+    """Raises MachineError unless this is a provider's report over `report_data`."""
     try:
-        found = SNPReport.parse(outblob).report_data
+        found = PROVIDERS[provider](outblob)
     except FormatError as error:
         raise MachineError(f"tsm: outblob is no report: {error}") from error
     if found != report_data:

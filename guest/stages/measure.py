@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from guest import engine
+from guest.attester import Launch
 from guest.config import Config
 from guest.engine import EnginePlan
 from guest.system import System
@@ -20,16 +21,23 @@ class Workload:
 
 async def measure(system: System, config: Config) -> Workload:
     """Raises PolicyError when the launcher committed to other userdata than we were given."""
-    report = await system.attester.own_report()
-    system.record.note(measurement=report.measurement.hex(), words=words(report.measurement))
-    # All zero: this launcher cannot set HOST_DATA. The log, bound into every later report, still tells verifiers.
-    if any(report.host_data) and report.host_data != config.userdata_sha256:
-        raise PolicyError(
-            f"userdata: sha256 is {config.userdata_sha256.hex()}, but the guest was launched with host_data "
-            f"{report.host_data.hex()}"
-        )
+    launch = await system.attester.launch()
+    system.record.note(measurement=launch.measurement.hex(), words=words(launch.measurement))
+    _check_committed(config.userdata_sha256, launch)
     plan = engine.plan(config, system.engine_venv)
     system.record.note(engine={"name": "vllm", "version": plan.version, "flags_sha256": plan.flags_sha256})
+    # Before anything is asked of the broker: a machine with unfit GPUs gets no key.
+    await system.gpus.admit(config.gpus, tee=launch.tee)
     await system.attester.extend("gpu", pack_json({"count": config.gpus}))
     await system.attester.extend("engine", pack_json(plan.claim()))
-    return Workload(config=config, plan=plan, measurement=report.measurement)
+    return Workload(config=config, plan=plan, measurement=launch.measurement)
+
+
+def _check_committed(userdata_sha256: bytes, launch: Launch) -> None:
+    # All zero: this launcher cannot set it. The log, bound into every later report, still tells verifiers.
+    if any(launch.committed) and launch.committed != userdata_sha256.ljust(len(launch.committed), b"\0"):
+        name = "mr_config_id" if launch.tee == "tdx" else "host_data"
+        raise PolicyError(
+            f"userdata: sha256 is {userdata_sha256.hex()}, but the guest was launched with {name} "
+            f"{launch.committed.hex()}"
+        )

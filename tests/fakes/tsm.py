@@ -8,6 +8,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from demo.silicon.mint import Silicon
 from demo.silicon.tree import serve
 from strongroom.host.run import PIPE, spawn
 from tests import ROOT
+from tests.fakes.intel import BODY, Platform
 from tests.fakes.silicon import silicon
 
 
@@ -79,9 +81,27 @@ class Neighbour(Fault):
             entry.generation += 1
 
 
-class OtherProvider(Fault):
+class TDX(Fault):
+    """The provider of an Intel machine: a quote, and nothing beside it."""
+
+    def new_report(self, report_data: bytes, privlevel: int) -> tuple[bytes, bytes]:
+        platform = Platform(body=replace(BODY, report_data=report_data))
+        return platform.quote().pack() + bytes(16), b""
+
     def _value(self, file: _File) -> bytes:
         return b"tdx_guest\n" if file.attribute is Attribute.PROVIDER else super()._value(file)
+
+
+class TDXToken(TDX):
+    """A platform that attests by DICE answers with a web token."""
+
+    def new_report(self, report_data: bytes, privlevel: int) -> tuple[bytes, bytes]:
+        return b"\xd2\x84" + bytes(12000), b""
+
+
+class OtherProvider(Fault):
+    def _value(self, file: _File) -> bytes:
+        return b"arm_cca_guest\n" if file.attribute is Attribute.PROVIDER else super()._value(file)
 
 
 class OddGeneration(Fault):
@@ -114,6 +134,8 @@ FAULTS: Final[dict[str, Callable[[Silicon], Entries]]] = {
         Withdrawn,
         Odd,
         Unbound,
+        TDX,
+        TDXToken,
         Neighbour,
         OtherProvider,
         OddGeneration,

@@ -1,26 +1,33 @@
 """Mirrors guest/evidence.py and guest/attester.py, over the simulated silicon's own minting."""
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from guest import evidence
-from guest.attester import Attester
+from guest.attester import Attester, Launch
+from guest.machine.rtmr import RTMR
 from guest.machine.tsm import TSMReport
+from guest.stages.measure import _check_committed
 from strongroom.errors import FormatError, PolicyError
 from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.tdx import TDXQuote
 from strongroom.verify.bundle import verify_bundle
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json
 from strongroom.wire.framing import FrameReader, frame
+from tests.fakes.intel import BODY, Platform
 from tests.fakes.silicon import roots, silicon
 
 KEY = b"0" * 91
 CHALLENGE = bytes(range(48))
+SHA256 = hashlib.sha256(b"userdata").digest()
 
 
 class FakeTSM:
@@ -42,7 +49,7 @@ def tsm() -> FakeTSM:
 
 @pytest.fixture
 def attester(tsm: FakeTSM) -> Attester:
-    return Attester(tsm)  # type: ignore[arg-type]
+    return Attester(tsm)
 
 
 def request(**changes: JSON) -> bytes:
@@ -145,3 +152,65 @@ def test_a_process_outside_our_units_is_told_no(
     assert parse_json(answer, "answer") == {
         "error": "evidence request: ssh.service may not ask for purpose 'ra-tls'"
     }
+
+
+class FakeTDX:
+    """guest.machine.tsm.TSM of an Intel machine."""
+
+    def __init__(self, mr_config_id: bytes = bytes(48)) -> None:
+        self.mr_config_id = mr_config_id
+
+    def report(self, report_data: bytes, *, privlevel: int | None = None) -> TSMReport:
+        platform = Platform(body=replace(BODY, report_data=report_data, mr_config_id=self.mr_config_id))
+        return TSMReport(platform.quote().pack(), b"", "tdx_guest")
+
+
+class Registers(RTMR):
+    """One register, in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = bytes(48)
+
+    def extend(self, digest: bytes, index: int = 3) -> None:
+        self.value = hashlib.sha384(self.value + digest).digest()
+
+
+def test_the_register_of_an_intel_machine_is_the_head_of_the_log() -> None:
+    rtmr = Registers()
+    attester = Attester(FakeTDX(), rtmr=rtmr)
+    for name in ("userdata", "keys", "boot-done"):
+        asyncio.run(attester.extend(name, name.encode()))
+        assert rtmr.value == attester.log.head
+    bundle = asyncio.run(attester.evidence(purpose=Purpose.BOOT, challenge=CHALLENGE, key=KEY))
+    assert (bundle.tee, bundle.certificates) == ("tdx", b"")
+    assert TDXQuote.parse(bundle.report).body.report_data.startswith(b"strongroom/rd/v1")
+
+
+def test_what_was_launched_is_told_in_the_same_words_on_both(tsm: FakeTSM) -> None:
+    amd = asyncio.run(Attester(tsm).launch())
+    assert (amd.tee, amd.measurement, amd.committed) == ("snp", tsm.chip.measurement, tsm.chip.host_data)
+    intel = asyncio.run(Attester(FakeTDX(mr_config_id=b"c" * 48)).launch())
+    assert (intel.tee, intel.measurement, intel.committed) == ("tdx", BODY.mr_td, b"c" * 48)
+
+
+@pytest.mark.guarantee("G2")
+@pytest.mark.parametrize(
+    ("committed", "accepted"),
+    [
+        (bytes(32), True),
+        (bytes(48), True),
+        (SHA256, True),
+        (SHA256 + bytes(16), True),
+        (SHA256[::-1], False),
+        (SHA256[::-1] + bytes(16), False),
+        (SHA256 + b"\1" * 16, False),
+    ],
+)
+def test_a_launcher_that_committed_to_other_userdata_is_refused(committed: bytes, accepted: bool) -> None:
+    launch = Launch(tee="tdx" if len(committed) == 48 else "snp", measurement=bytes(48), committed=committed)
+    if accepted:
+        return _check_committed(SHA256, launch)
+    with pytest.raises(PolicyError, match=r"but the guest was launched with (mr_config_id|host_data)"):
+        _check_committed(SHA256, launch)
+    return None

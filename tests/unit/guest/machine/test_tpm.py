@@ -111,6 +111,16 @@ def test_startup_is_tried_once() -> None:
     assert channel.commands[1].hex() == "80010000000c00000144" + "0000"
 
 
+@pytest.mark.parametrize("code", [0x908, 0x90A, 0x922])
+def test_a_tpm_that_is_busy_with_itself_is_asked_again(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("guest.machine.tpm.time.sleep", pauses.append)
+    assert TPM(Script(*[response(0x8001, code)] * 8, READ)).read(15) == bytes(range(32))
+    assert len(pauses) == 8
+    with pytest.raises(MachineError, match=f"return code 0x{code:x}, want 0x0"):
+        TPM(Script(*[response(0x8001, code)] * 9)).read(15)
+
+
 @pytest.mark.parametrize("n", range(len(READ) - 10))
 def test_a_read_response_is_read_to_its_last_byte(n: int) -> None:
     for broken in (READ[: 10 + n], response(0x8001, 0, READ_BODY[:n])):

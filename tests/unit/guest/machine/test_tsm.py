@@ -11,6 +11,7 @@ from guest.machine.tsm import TSM
 from strongroom.errors import MachineError
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
+from strongroom.evidence.tdx import TDXQuote
 from tests import need
 from tests.fakes.tsm import served
 
@@ -92,10 +93,11 @@ def test_what_passes_is_waited_for(faulty: Callable[[str], Path], fault: str) ->
         ("Withdrawn", "tsm: outblob: guest driver is disabled"),
         ("Odd", "tsm: outblob: input/output error"),
         ("Unbound", "tsm: entry: no attestation provider is bound"),
-        ("OtherProvider", "tsm: provider is 'tdx_guest', this version can only use 'sev_guest'"),
+        ("OtherProvider", "tsm: provider is 'arm_cca_guest', want one of sev_guest, tdx_guest"),
         ("OddGeneration", "tsm: generation is 'many', want a number"),
         ("OtherReport", "tsm: report speaks for other report_data than was written"),
         ("Garbage", "tsm: outblob is no report: snp report: got 64 bytes, want 1184"),
+        ("TDXToken", "tsm: outblob is no report: tdx quote: version is 34002, want 4 or 5"),
         ("Endless", "tsm: outblob is larger than 65536 bytes"),
     ],
 )
@@ -105,6 +107,16 @@ def test_every_failure_is_one_sentence_and_leaves_nothing(
     root = faulty(fault)
     with pytest.raises(MachineError, match=why):
         tsm(root).report(REPORT_DATA)
+    assert list(root.iterdir()) == []
+
+
+def test_a_quote_speaks_for_what_was_asked(faulty: Callable[[str], Path]) -> None:
+    root = faulty("TDX")
+    answer = tsm(root).report(REPORT_DATA)
+    assert (answer.tee, answer.provider, answer.auxblob) == ("tdx", "tdx_guest", b"")
+    assert TDXQuote.parse(answer.outblob).body.report_data == REPORT_DATA
+    with pytest.raises(MachineError, match="tsm: provider tdx_guest has no privilege levels"):
+        tsm(root).report(REPORT_DATA, privlevel=0)
     assert list(root.iterdir()) == []
 
 
