@@ -1,8 +1,9 @@
 PYTHON := build/venv/bin/python
+VECTORS ?= ../shared/vectors
 SUDO := $(shell test $$(id -u) = 0 || echo sudo)
 
 help:     ## this list
-	@awk -F ' *## ' '/^[a-z]+:.*## /{sub(":.*", "", $$1); printf "make %-9s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ' *## ' '/^[a-z-]+:.*## /{sub(":.*", "", $$1); printf "make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo:     ## the whole chain on this machine; KEEP=1 leaves it running
 	@./setup.sh all && $(SUDO) env KEEP=$(KEEP) $(PYTHON) -m demo
@@ -16,8 +17,17 @@ test:     ## every test
 check:    ## style, types and floors
 	@./setup.sh base && $(PYTHON) -m ruff check . && $(PYTHON) -m mypy . && $(PYTHON) -m pytest -q tests/test_floors.py
 
+vectors:  ## every vector of a set, each as the set expects it; VECTORS=DIR names another set
+	@./setup.sh base && $(PYTHON) -m tests.vector_table "$(VECTORS)"
+
+flips:    ## every signed bit of one vector of each kind turned over: minutes
+	@./setup.sh base && $(PYTHON) -m tests.flip_table "$(VECTORS)"
+
 bench:    ## figures, measured in pairs
 	@./setup.sh base && $(SUDO) $(PYTHON) -m bench
+
+bench-verify:  ## milliseconds of one verification of each kind
+	@./setup.sh base && $(PYTHON) -m bench.verify "$(VECTORS)"
 
 image:    ## the VM image (not there yet)
 	@echo "image: there is no image build in this version; image/README.md says what it will declare" >&2; exit 2
@@ -26,4 +36,4 @@ clean:    ## caches and everything under build/
 	@! grep -q " $(CURDIR)/build/" /proc/self/mounts || { echo "clean: stop the demo first: it has mounts below build/" >&2; exit 1; }
 	@$(SUDO) rm -rf build .mypy_cache .ruff_cache .pytest_cache *.egg-info && find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo attacks test check bench image clean
+.PHONY: help demo attacks test check vectors flips bench bench-verify image clean

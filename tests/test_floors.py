@@ -48,7 +48,10 @@ IMPURE_CALLS: Final = set(
 FACADES: Final = {  # each of these libraries enters through one module; the demo has its own
     "OpenSSL": {"strongroom.host.tls"},
     "aiohttp": {"strongroom.host.fetch", "strongroom.cli.broker_server"},  # all that goes out; our broker
+    "cbor2": {"strongroom.wire.cbor"},
+    "lxml": {"strongroom.evidence.rim"},
     "mfusepy": {"demo.silicon.tree"},
+    "pynvml": {"guest.machine.gpu"},
     "pyroute2": {"guest.machine.netns"},
     "subprocess": {"strongroom.host.run"},
     "systemd": {"strongroom.host.notify"},

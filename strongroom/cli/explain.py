@@ -1,12 +1,15 @@
-"""`strongroom explain [CODE|TOPIC]`: exit codes and trust in plain words."""
+"""`strongroom explain [CODE|TOPIC|FILE]`: exit codes and trust in plain words; a file of evidence field by field."""
 
 import argparse
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from strongroom import errors
+from strongroom.cli.explain_file import show
 from strongroom.cli.main import BROKEN_PIPE, INTERRUPTED, USAGE
+from strongroom.cli.pieces import STDIN
 from strongroom.cli.terminal import table
 from strongroom.errors import ConfigError, StrongroomError
 
@@ -76,16 +79,33 @@ TOPICS: Final = {
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "explain",
-        help="what an exit code means, and who is trusted for what",
-        description="Explain an exit code or a topic in plain words; without an argument, list both.",
-        epilog="example: strongroom explain 6",
+        help="what an exit code means, who is trusted for what, what a file of evidence says",
+        description="Explain an exit code or a topic in plain words, or show every field of a file of evidence "
+        "with its offset and its specification's name; without an argument, list codes and topics.",
+        epilog="examples: strongroom explain 6; strongroom explain report.bin",
     )
-    parser.add_argument("subject", nargs="?", metavar="CODE|TOPIC", help=f"0..9, or {', '.join(TOPICS)}")
+    parser.add_argument(
+        "subject",
+        nargs="?",
+        metavar="CODE|TOPIC|FILE",
+        help=f"0..9, {', '.join(TOPICS)}, or a file (- is stdin)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.subject is not None and _is_file(args.subject):
+        return show(args.subject)
     print("\n".join(_lines(args.subject)))
     return 0
+
+
+def _is_file(subject: str) -> bool:
+    if subject in TOPICS or subject in map(str, exit_codes()):
+        return False
+    try:
+        return subject == STDIN or Path(subject).is_file()
+    except (OSError, ValueError):  # no path a system can have
+        return False
 
 
 def exit_codes() -> dict[int, tuple[str, str]]:
@@ -109,7 +129,9 @@ def _lines(subject: str | None) -> Iterator[str]:
             if kind.exit_code == int(subject):
                 yield textwrap.fill(ADVICE[kind], 90)
     else:
-        raise ConfigError(f"explain: got {subject!r}, want an exit code or one of {', '.join(TOPICS)}")
+        raise ConfigError(
+            f"explain: got {subject!r}, want an exit code, a file, or one of {', '.join(TOPICS)}"
+        )
 
 
 def _kinds(kind: type[StrongroomError]) -> Iterator[type[StrongroomError]]:

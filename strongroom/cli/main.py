@@ -34,7 +34,7 @@ class Verb:
 VERBS: Final = (
     Verb(
         "verify",
-        "check a server: is it genuine, and is it what you want?",
+        "check a server or files of evidence: genuine, and what you want?",
         "verify https://llm.example --policy policy.yaml",
     ),
     Verb(
@@ -63,7 +63,12 @@ VERBS: Final = (
         "keep keys, and give them only to machines that meet a policy",
         "broker init /srv/broker",
     ),
-    Verb("explain", "what an exit code means, and who is trusted for what", "explain 6"),
+    Verb(
+        "collateral",
+        "keep what vendors sign about their machines, to verify offline",
+        "collateral fill --snp-report report.bin",
+    ),
+    Verb("explain", "what an exit code means, or every field of a file of evidence", "explain 6"),
 )
 
 
@@ -133,7 +138,7 @@ def overview() -> str:
     lines = ["usage: strongroom VERB ... | strongroom VERB --help | strongroom --version", ""]
     lines += ["Ask a language model on a machine whose owner cannot read along, and check it first.", ""]
     for verb in VERBS:
-        lines += [f"  {verb.name:9}{verb.summary}", f"           $ strongroom {verb.example}", ""]
+        lines += [f"  {verb.name:12}{verb.summary}", f"              $ strongroom {verb.example}", ""]
     lines += ["Failures are one line on stderr and an exit code: `strongroom explain` lists them."]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""`strongroom verify URL --policy FILE`: is this server genuine, and is it what I want?"""
+"""`strongroom verify URL|FILE|DIR|-`: is this server, or this evidence, genuine, and is it what I want?"""
 
 import argparse
 import json
@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from strongroom.appraise.policy import Policy
 from strongroom.cli import verdicts
 from strongroom.cli.policyfile import add_policy, load_policy
-from strongroom.errors import StrongroomError
+from strongroom.cli.verify_files import judge_files
+from strongroom.errors import ConfigError, StrongroomError
 from strongroom.host.attested import Address, Candidate, Examination
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json
 
@@ -20,13 +21,15 @@ from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "verify",
-        help="check a server: is it genuine, and is it what you want?",
-        description="Connect to a server, ask it for evidence made for this very connection, verify it and hold "
-        "it against your policy. Nothing but a random number is sent.",
-        epilog="example: strongroom verify https://llm.example --policy policy.yaml   "
-        "exit codes: 0 accepted, 5 not genuine, 6 genuine but refused, 9 not reached",
+        help="check a server or evidence in files: is it genuine, and is it what you want?",
+        description="With a URL: connect to a server, ask it for evidence made for this very connection, verify it "
+        "and hold it against your policy. Nothing but a random number is sent. With a file, a folder or - for "
+        "standard input: say what the evidence there is and verify it, without any network; a policy is then "
+        "optional.",
+        epilog="examples: strongroom verify https://llm.example --policy policy.yaml; strongroom verify evidence/ "
+        "--collateral kept/   exit codes: 0 accepted, 5 not genuine, 6 genuine but refused, 9 not reached",
     )
-    parser.add_argument("url", metavar="URL", help="https://HOST[:PORT]")
+    parser.add_argument("target", metavar="URL|FILE|DIR|-", help="https://HOST[:PORT], or evidence in files")
     add_policy(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--timeout", type=float, default=20.0, metavar="SECONDS", help="longest silence (20)")
@@ -43,9 +46,35 @@ def add_parser(subparsers: Any) -> None:
         help="keep all evidence as JSON, accepted or not",
     )
 
+    files = parser.add_argument_group("for evidence in files")
+    files.add_argument(
+        "--collateral",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="certificates, revocation lists, collateral, reference values: a file, a folder of them, or what "
+        "`strongroom collateral` keeps (may be repeated)",
+    )
+    files.add_argument("--now", metavar="TIME", help="judge as of this time, as 2026-01-31T12:00:00Z (now)")
+    files.add_argument("--nonce", metavar="HEX", help="what the evidence must have been made for")
+    files.add_argument(
+        "--key", type=Path, metavar="FILE", help="the key or certificate a bundle must speak for"
+    )
+
 
 def run(args: argparse.Namespace) -> int:
-    policy, address = load_policy(args.policy), Address.parse(args.url)
+    return _server(args) if _is_url(args.target) else judge_files(args)
+
+
+def _is_url(target: str) -> bool:
+    return "://" in target
+
+
+def _server(args: argparse.Namespace) -> int:
+    for option in ("collateral", "now", "nonce", "key"):
+        if getattr(args, option):
+            raise ConfigError(f"--{option}: for evidence in files, not for a server")
+    policy, address = load_policy(args.policy), Address.parse(args.target)
     try:
         examined = _examine(address, policy, args.timeout)
     except StrongroomError as error:

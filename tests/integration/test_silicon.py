@@ -171,6 +171,7 @@ def test_a_claimed_measurement_and_an_old_tcb_are_in_the_report(serve: Serve, tm
     with serve("--measurement-file", str(tmp_path / "claimed"), "--tcb", "1,0,8,200") as (ready, _):
         found = claims(ready, ask(ready))
     assert found.measurement == b"\xcd" * 48
+    assert found.reported_tcb is not None
     assert found.reported_tcb.levels() == {"bootloader": 1, "tee": 0, "snp": 8, "microcode": 200}
 
 

@@ -153,7 +153,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["verify"],
-            "strongroom: the following arguments are required: URL; see `strongroom verify --help`\n",
+            "strongroom: the following arguments are required: URL|FILE|DIR|-; see `strongroom verify --help`\n",
         ),
         (
             ["verify", "u", "--pol", "f"],
