@@ -135,4 +135,8 @@ def _environment(config: Config) -> dict[str, str]:
     }
     if config.gpus == 0:
         values["VLLM_CPU_KVCACHE_SPACE"] = str(config.engine.kv_cache_gib)
+    else:
+        # The second generation of the model runner reads stale buffers under confidential computing: wrong tokens,
+        # and no error (vllm-project/vllm#57224).
+        values["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     return values

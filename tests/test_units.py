@@ -90,6 +90,15 @@ def test_the_engine_has_no_network_no_privilege_and_its_own_user() -> None:
     assert "model-key" not in engine
 
 
+@pytest.mark.guarantee("G19")
+def test_a_gpu_image_adds_devices_and_the_one_right_it_takes() -> None:
+    drop_ins = {path.parent.name: path.read_text() for path in (ROOT / "image" / "gpu").glob("*.d/gpu.conf")}
+    assert set(drop_ins) == {"strongroom-agent.service.d", "strongroom-engine.service.d"}
+    assert "CapabilityBoundingSet=CAP_SYS_ADMIN\n" in drop_ins["strongroom-agent.service.d"]
+    assert "CapabilityBoundingSet" not in drop_ins["strongroom-engine.service.d"]
+    assert "DevicePolicy=closed" in drop_ins["strongroom-engine.service.d"]
+
+
 def test_daemons_are_watched() -> None:
     for name in sorted(DAEMONS - {"strongroom-engine"}):
         assert "WatchdogSec=" in text(f"{name}.service"), name

@@ -101,7 +101,9 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
         _ = response.extensions, response.single_extensions
     except _UNREADABLE as error:
         raise VerifyError("ocsp: not one answer we can read") from error
-    if b"\0" + response.signature not in der:  # a bit string with bits to spare: a second encoding of one answer
+    if (
+        b"\0" + response.signature not in der
+    ):  # a bit string with bits to spare: a second encoding of one answer
         raise VerifyError("ocsp: signature has unused bits, want whole bytes")
     return response
 

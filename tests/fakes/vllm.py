@@ -52,7 +52,9 @@ class VLLM:
         """As by SIGKILL: every connection breaks at once, nothing is said."""
         if self._runner is None:
             return
-        await asyncio.sleep(0.1)  # a connection that was just accepted is not in the list yet, and would live on
+        await asyncio.sleep(
+            0.1
+        )  # a connection that was just accepted is not in the list yet, and would live on
         server = self._runner.server
         for handler in list(server.connections) if server is not None else []:
             if handler.transport is not None:

@@ -38,7 +38,9 @@ class Sweep:
     data: bytes
     ranges: Ranges
     check: Callable[[bytes], object]
-    reading: Callable[[bytes], object] | None = None  # equal readings are one text: a hex digit in either case
+    reading: Callable[[bytes], object] | None = (
+        None  # equal readings are one text: a hex digit in either case
+    )
 
     def bits(self, step: int = 1) -> range | list[int]:
         """Every `step`-th bit of the ranges, as offsets in bits."""

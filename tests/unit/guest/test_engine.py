@@ -56,6 +56,14 @@ def test_the_hash_seed_is_new_each_time_and_not_measured(venv: Path) -> None:
     assert dict(plans[0].environment)["PYTHONHASHSEED"] != dict(plans[1].environment)["PYTHONHASHSEED"]
 
 
+def test_gpus_get_the_runner_that_is_right_under_confidential_computing(venv: Path) -> None:
+    with_gpus = engine.plan(parse(Userdata.of(text(good() | {"gpus": 1}))), venv)
+    assert dict(with_gpus.environment)["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+    assert "--enforce-eager" not in with_gpus.flags
+    without = engine.plan(parse(Userdata.of(text(good()))), venv)
+    assert "VLLM_USE_V2_MODEL_RUNNER" not in dict(without.environment)
+
+
 def test_no_engine_or_two_are_refused(venv: Path) -> None:
     with pytest.raises(MachineError, match="found 0 vllm distributions"):
         engine.installed_version(venv / "elsewhere")
