@@ -93,7 +93,7 @@ base() {
     say "$key" >build/venv/.recipe
 }
 
-# Only dependencies: the demo installs the project's wheel beside them, so that the guest runs what a user would get.
+# Only dependencies: the demo copies the project's packages in beside them, and measures the whole.
 guest() {
     apt_install guest $GUEST_PACKAGES
     local key requirements
