@@ -13,7 +13,7 @@ from threading import Lock, Thread
 from typing import Final
 
 from sidecars.fs.operations import Operations, Range, Refusal, Silence, greet
-from sidecars.fs.protocol import REQUEST_BUFFER, Request, pack_header, pack_refusal
+from sidecars.fs.protocol.frames import REQUEST_BUFFER, Request, pack_header, pack_refusal
 from sidecars.fs.reading import ChunkReader
 from strongroom.errors import MachineError, ProtocolError, VerifyError
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from sidecars.fs.protocol import MAX_READ
+from sidecars.fs.protocol.frames import MAX_READ
 from strongroom.errors import MachineError
 
 TYPE: Final = "fuse.strongroom"

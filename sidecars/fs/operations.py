@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from errno import EINVAL, EIO, EISDIR, ENOENT, ENOSYS, ENOTDIR, EROFS
 from typing import Final, TypeAlias
 
-from sidecars.fs.protocol import (
+from sidecars.fs.protocol.frames import (
     KERNEL_VERSION,
     OLDEST_MINOR,
     WANTED,

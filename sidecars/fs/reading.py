@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecars.fs.operations import Range
-from sidecars.fs.protocol import MAX_READ
+from sidecars.fs.protocol.frames import MAX_READ
 from strongroom.errors import ProtocolError, VerifyError
 from strongroom.host.sealed_tree import StoredObject
 from strongroom.sealed.chunks import TAG_SIZE

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from sidecars.fs.protocol import (
+from sidecars.fs.protocol.frames import (
     ROOT_ID,
     Attributes,
     pack_attr,

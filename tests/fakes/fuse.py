@@ -2,7 +2,7 @@
 
 import struct
 
-from sidecars.fs.protocol import Opcode, Request
+from sidecars.fs.protocol.frames import Opcode, Request
 
 
 def request(opcode: Opcode | int, body: bytes = b"", *, node: int = 1, unique: int = 77) -> Request:

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from sidecars.fs.operations import SILENCE, Operations, Range, Refusal, greet
-from sidecars.fs.protocol import WANTED, Opcode
+from sidecars.fs.protocol.frames import WANTED, Opcode
 from sidecars.fs.tree import Tree
 from strongroom.errors import ProtocolError
 from strongroom.sealed.manifest import Directory, InlineFile, Manifest, SealedFile, Symlink

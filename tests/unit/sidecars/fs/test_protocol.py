@@ -1,11 +1,11 @@
-"""Mirrors sidecars/fs/protocol.py. Sizes are those of linux/include/uapi/linux/fuse.h."""
+"""Mirrors sidecars/fs/frames.py. Sizes are those of linux/include/uapi/linux/fuse.h."""
 
 import struct
 
 import pytest
 
-from sidecars.fs import protocol
-from sidecars.fs.protocol import WANTED, Attributes, OpenFlag, Request
+from sidecars.fs.protocol import frames
+from sidecars.fs.protocol.frames import WANTED, Attributes, OpenFlag, Request
 from strongroom.errors import ProtocolError
 
 ATTRIBUTES = Attributes(ino=5, size=1025, mode=0o100644, nlink=1, mtime=9, uid=7, blksize=131072)
@@ -49,13 +49,13 @@ def test_a_read() -> None:
 
 def test_sizes_are_the_kernels() -> None:
     assert len(ATTRIBUTES.pack()) == 88
-    assert len(protocol.pack_attr(ATTRIBUTES.pack())) == 16 + 88
-    assert len(protocol.pack_entry(1, ATTRIBUTES.pack())) == len(protocol.pack_no_entry()) == 40 + 88
-    assert len(protocol.pack_open(OpenFlag.KEEP_CACHE)) == 16
-    assert len(protocol.pack_statfs(total=1, nodes=1)) == 80
-    assert len(protocol.pack_init(max_readahead=1, flags=WANTED)) == 64
-    assert protocol.pack_header(9, 100) == struct.pack("=IiQ", 116, 0, 9)
-    assert protocol.pack_refusal(9, 5) == struct.pack("=IiQ", 16, -5, 9)
+    assert len(frames.pack_attr(ATTRIBUTES.pack())) == 16 + 88
+    assert len(frames.pack_entry(1, ATTRIBUTES.pack())) == len(frames.pack_no_entry()) == 40 + 88
+    assert len(frames.pack_open(OpenFlag.KEEP_CACHE)) == 16
+    assert len(frames.pack_statfs(total=1, nodes=1)) == 80
+    assert len(frames.pack_init(max_readahead=1, flags=WANTED)) == 64
+    assert frames.pack_header(9, 100) == struct.pack("=IiQ", 116, 0, 9)
+    assert frames.pack_refusal(9, 5) == struct.pack("=IiQ", 16, -5, 9)
 
 
 def test_attributes_in_place() -> None:
@@ -65,7 +65,7 @@ def test_attributes_in_place() -> None:
 
 @pytest.mark.parametrize("length", range(1, 20))
 def test_directory_records_are_padded_to_eight(length: int) -> None:
-    record = protocol.pack_dirent(4, 2, 8, b"n" * length)
+    record = frames.pack_dirent(4, 2, 8, b"n" * length)
     assert len(record) % 8 == 0
     assert struct.unpack("=QQII", record[:24]) == (4, 2, length, 8)
     assert record[24:].rstrip(b"\0") == b"n" * length

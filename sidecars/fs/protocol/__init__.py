@@ -1,0 +1,1 @@
+"""The FUSE kernel protocol, sans-IO: frames in, frames out."""
