@@ -1,0 +1,1 @@
+"""Container images on disk: encrypted ones opened, and made into a tree that a service runs in."""
