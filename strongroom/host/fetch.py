@@ -8,8 +8,8 @@ import asyncio
 import os
 import re
 import ssl
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import TracebackType
@@ -28,6 +28,7 @@ from strongroom.errors import ConfigError, ProtocolError, StrongroomError, Trans
 
 MAX_COOKIES: Final = 8
 _CHUNK: Final = 64 << 10
+_PIECE: Final = 256 << 10
 _FAREWELL: Final = 1.0  # seconds
 _VISIBLE: Final = re.compile("[!-~]+")  # parsers of URLs drop a line break in silence
 
@@ -75,6 +76,28 @@ class Response:
     cookies: Mapping[str, str] = field(repr=False)
     peer_spki_sha256: bytes
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)  # names in lower case
+
+
+class Stream:
+    """An answer whose body is read as it comes. Lives inside `async with Fetcher.stream(...)`."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, asked: str, pin: Pin, idle_s: float) -> None:
+        self.status: Final = answer.status
+        self.headers: Final = {name.lower(): value for name, value in answer.headers.items()}
+        self.length: Final = answer.content_length  # as announced; None when it was not
+        self._answer, self._asked, self._pin, self._idle_s = answer, asked, pin, idle_s
+
+    async def piece(self) -> bytes:
+        """What came next of the body, at most 256 KiB; nothing at its end, TransportError when it broke off before."""
+        with _ours(self._asked, self._idle_s, self._pin):
+            if "content-encoding" in self.headers:
+                raise ProtocolError("answer is compressed, want it as it is")
+            return await self._answer.content.read(_PIECE)
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole body, or ProtocolError when it is longer than `max_bytes`."""
+        with _ours(self._asked, self._idle_s, self._pin):
+            return await _read(self._answer, max_bytes)
 
 
 class PinnedConnector(aiohttp.TCPConnector):
@@ -158,7 +181,7 @@ class Fetcher:
         sent |= headers or {}
         if cookies:
             sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
-        try:
+        with _ours(f"{method} {where}", timeout_s, self._pin, self.url):
             async with self._session.request(
                 method,
                 URL(where, encoded=True),
@@ -169,13 +192,6 @@ class Fetcher:
             ) as answer:
                 content = await _read(answer, max_bytes)
                 found = {name: morsel.value for name, morsel in list(answer.cookies.items())[:MAX_COOKIES]}
-        except VerifyError as error:
-            raise VerifyError(f"{self.url}: {error}") from None
-        except ProtocolError as error:
-            raise ProtocolError(f"{method} {where}: {error}") from None
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            authority = "an authority of this system" if self._pin.system else "the pinned authority"
-            raise _as_ours(error, f"{method} {where}", timeout_s, authority) from None
         return Response(
             status=answer.status,
             body=content,
@@ -183,6 +199,26 @@ class Fetcher:
             headers={name.lower(): value for name, value in answer.headers.items()},
             peer_spki_sha256=self._connector.peer_spki_sha256,
         )
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, headers: Mapping[str, str] | None = None, idle_s: float, total_s: float
+    ) -> AsyncIterator[Stream]:
+        """The answer to a GET, its body still to be read; leaving early closes the connection.
+
+        `path` may hold a query. TransportError when the peer is silent for `idle_s` seconds, or the whole answer takes
+        more than `total_s`.
+        """
+        asked = f"GET {self.url}{path.partition('?')[0]}"  # what is behind it may be a signature
+        limits = aiohttp.ClientTimeout(total=total_s, sock_connect=idle_s, sock_read=idle_s)
+        with _ours(asked, idle_s, self._pin, self.url):
+            answer = await self._session.get(
+                URL(f"{self.url}{path}", encoded=True), headers=headers, allow_redirects=False, timeout=limits
+            )
+        try:
+            yield Stream(answer, asked, self._pin, idle_s)
+        finally:
+            answer.close()
 
 
 def checked_url(text: str) -> str:
@@ -198,6 +234,20 @@ def checked_url(text: str) -> str:
     except ValueError:
         pass  # said below, like every other way to be wrong
     raise ConfigError(f"url: got {text[:200]!r}, want https://host[:port][/path]")
+
+
+@contextmanager
+def _ours(asked: str, timeout_s: float, pin: Pin, peer: str = "") -> Iterator[None]:
+    """Every failure inside as an error of ours that says what was asked."""
+    try:
+        yield
+    except VerifyError as error:
+        raise VerifyError(f"{peer or asked}: {error}") from None
+    except ProtocolError as error:
+        raise ProtocolError(f"{asked}: {error}") from None
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        authority = "an authority of this system" if pin.system else "the pinned authority"
+        raise _as_ours(error, asked, timeout_s, authority) from None
 
 
 async def _read(answer: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -273,3 +273,37 @@ def test_the_system_is_a_pin_of_its_own(served: TLSCertificate) -> None:
     for other in ({"ca_pem": served.pem}, {"spki_sha256": served.spki_sha256}):
         with pytest.raises(ConfigError, match="and not both"):
             Pin(system=True, **other)
+
+
+def stream(directory: Path, pin: Pin, answer: bytes, path: str = "/a?sig=s3cret") -> bytes:
+    async def run() -> bytes:
+        async with listening(directory, lambda _: answer) as heard, Fetcher(heard.url, pin) as fetcher:
+            async with fetcher.stream(
+                path, headers={"Range": "bytes=5-"}, idle_s=0.5, total_s=9.0
+            ) as answered:
+                content = b""
+                while piece := await answered.piece():
+                    content += piece
+            assert b"GET " + path.encode() in heard.requests[0] and b"Range: bytes=5-" in heard.requests[0]
+            return content
+
+    return asyncio.run(run())
+
+
+def test_a_body_comes_in_pieces(served: TLSCertificate, tmp_path: Path) -> None:
+    pin = Pin(spki_sha256=served.spki_sha256)
+    assert stream(tmp_path, pin, ok(b"x" * 1_000_000)) == b"x" * 1_000_000
+    assert stream(tmp_path, pin, ok(b"")) == b""
+    with pytest.raises(ProtocolError, match="compressed"):
+        stream(tmp_path, pin, ok(b"x", headers="Content-Encoding: gzip\r\n"))
+
+
+@pytest.mark.guarantee("G11")
+def test_a_broken_stream_does_not_tell_its_query(served: TLSCertificate, tmp_path: Path) -> None:
+    long = ok(b"x" * 100).replace(b"Content-Length: 100", b"Content-Length: 200")
+    with pytest.raises(TransportError, match=r"/a: no answer within 0\.5 s") as caught:
+        stream(tmp_path, Pin(spki_sha256=served.spki_sha256), long)
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(VerifyError) as refused:
+        stream(tmp_path, Pin(spki_sha256=bytes(32)), long)
+    assert "s3cret" not in str(refused.value)

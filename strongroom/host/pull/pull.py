@@ -1,0 +1,184 @@
+"""A sealed tree from a store to a directory: MANIFEST first, everything that it takes, and then its name.
+
+What comes is ciphertext, and the store is believed in nothing. The root digest decides about MANIFEST; MANIFEST, or
+INDEX where the key is not at hand, names the rest; whether objects are what was sealed, is found out by who has the
+key, at every read. Without the key a store can waste our time and disk, within what is free, and no more.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from strongroom.broker.resource import VolumeKey
+from strongroom.errors import FormatError, MachineError, ProtocolError, VerifyError
+from strongroom.host.fetch import Pin
+from strongroom.host.pull.attempts import FIRST_PAUSE, TRIES
+from strongroom.host.pull.client import IDLE, Client
+from strongroom.host.pull.download import Download, Wanted
+from strongroom.host.pull.landing import Landing
+from strongroom.host.pull.source import Known, Source
+from strongroom.host.sealed_tree import MANIFEST
+from strongroom.sealed.index import INDEX, MAX_INDEX, Index
+from strongroom.sealed.volume import MAX_MANIFEST, open_volume
+
+PARALLEL: Final = 4  # files at a time
+
+Progress = Callable[[int, int], None]  # bytes here so far, of how many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How patient a pull is, and how greedy."""
+
+    parallel: int = PARALLEL
+    idle_s: float = IDLE  # seconds of silence before a connection is given up
+    tries: int = TRIES  # in a row without a new byte
+    first_pause_s: float = FIRST_PAUSE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    index: Index
+    fetched: int  # files that were not there before
+    carried: int  # bytes that came over the wire, MANIFEST and INDEX aside
+
+
+async def pull(
+    source: Source,
+    dest: Path,
+    *,
+    pin: Pin,
+    root: bytes,
+    key: VolumeKey | None = None,
+    rules: Rules | None = None,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Bring the tree with digest `root` to `dest`; what is there of it already is not asked for again.
+
+    With `key` the names come from MANIFEST, without from INDEX. VerifyError for another MANIFEST or other tags;
+    ProtocolError when the store says no or has files of other sizes; TransportError when it stayed away, and then the
+    same call continues. MachineError when the disk has no room for it, before anything is written.
+    """
+    work = _Pull(source, pin, rules or Rules(), progress)
+    with Landing.open(dest) as landing:
+        async with Client(pin, idle_s=work.rules.idle_s) as client:
+            known = await source.open(client)
+            manifest, index = await work.plan(work.download(client, landing), known, root, key)
+        fetched = await work.files(landing, index, known or {})
+        landing.put(INDEX, index.pack())
+        landing.sync()  # everything it names is on disk before it is
+        landing.put(MANIFEST, manifest)
+        landing.sweep()
+        landing.sync()
+    return Pulled(index=index, fetched=fetched, carried=work.carried)
+
+
+class _Pull:
+    def __init__(self, source: Source, pin: Pin, rules: Rules, progress: Progress | None) -> None:
+        self.rules = rules
+        self.carried = 0
+        self._source = source
+        self._pin = pin
+        self._progress = progress
+        self._done = self._total = 0
+
+    def download(self, client: Client, landing: Landing) -> Download:
+        return Download(
+            client,
+            self._source,
+            landing,
+            self._count,
+            tries=self.rules.tries,
+            first_pause_s=self.rules.first_pause_s,
+        )
+
+    async def plan(
+        self, download: Download, known: Mapping[str, Known] | None, root: bytes, key: VolumeKey | None
+    ) -> tuple[bytes, Index]:
+        manifest = await download.whole(MANIFEST, max_bytes=MAX_MANIFEST)
+        if (found := sha256(manifest).digest()) != root:
+            raise VerifyError(f"{self._source.title}: root is {found.hex()}, want {root.hex()}")
+        if key is not None:
+            return manifest, index_of(manifest, key)
+        listed = await download.whole(INDEX, max_bytes=MAX_INDEX)
+        try:
+            index = Index.parse(listed)
+        except FormatError as error:
+            raise FormatError(f"{self._source.title}: {error}") from None
+        if (index.root, index.manifest_size) != (root, len(manifest)):
+            raise ProtocolError(
+                f"{self._source.title}: index is of root {index.root.hex()}, want {root.hex()}"
+            )
+        _compare(index, known, self._source.title)
+        return manifest, index
+
+    async def files(self, landing: Landing, index: Index, known: Mapping[str, Known]) -> int:
+        """Bring every file that is not there, several at a time; the result is how many."""
+        missing = [one for one in _wanted(index, known) if landing.size(one.name) != one.size]
+        self._total = index.total - index.manifest_size
+        self._done = self._total - sum(one.size for one in missing)
+        need = sum(one.size for one in missing) - sum(
+            min(landing.begun(one.name), one.size) for one in missing
+        )
+        if need > (free := landing.free()):
+            raise MachineError(f"{landing.path}: {need} bytes are to come, and there is room for {free}")
+        rest = iter(missing)
+
+        async def work() -> None:
+            async with Client(self._pin, idle_s=self.rules.idle_s) as client:
+                download = self.download(client, landing)
+                for one in rest:  # shared by all workers: each takes the next
+                    await download.keep(one)
+                self.carried += download.carried
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self.rules.parallel, len(missing))):
+                    group.create_task(work())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return len(missing)
+
+    def _count(self, more: int) -> None:
+        self._done += more
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def index_of(manifest: bytes, key: VolumeKey) -> Index:
+    """The names and sizes that MANIFEST holds. Raises what open_volume() raises."""
+    volume = open_volume(manifest, model_key=key.key, epoch=key.epoch, root=key.root)
+    return Index.of(
+        root=key.root,
+        manifest_size=len(manifest),
+        tags=(volume.manifest.tags_sha256, volume.tags_size),
+        files=volume.manifest.objects,
+    )
+
+
+def _wanted(index: Index, known: Mapping[str, Known]) -> list[Wanted]:
+    """Every file but MANIFEST: tags, then objects, the largest first so that none is left over at the end."""
+    tags = Wanted(name=index.tags_name, size=index.tags_size, sha256=index.tags_sha256)
+    largest = sorted(index.objects.items(), key=lambda item: (-item[1], item[0]))
+    objects = [(f"objects/{name}", size) for name, size in largest]
+    return [
+        tags,
+        *(
+            Wanted(name=name, size=size, sha256=known[name].sha256 if name in known else None)
+            for name, size in objects
+        ),
+    ]
+
+
+def _compare(index: Index, known: Mapping[str, Known] | None, title: str) -> None:
+    """Where the store told its files itself, what INDEX says must agree."""
+    if known is None:
+        return
+    for one in _wanted(index, known):
+        if one.name not in known:
+            raise ProtocolError(f"{title}: has no {one.name}, which its index names")
+        if known[one.name].size != one.size:
+            raise ProtocolError(f"{title}: {one.name} is {known[one.name].size} bytes, want {one.size}")
