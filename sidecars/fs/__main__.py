@@ -1,52 +1,90 @@
-"""`python -m sidecars.fs`: mount one sealed model, serve it, unmount it at SIGTERM.
+"""`python -m sidecars.fs`: mount one volume, serve it, unmount it at SIGTERM.
 
 Credentials: `volume` (config.py) and `model-key`, 32 raw bytes. A failure is one line on stderr and the exit code of
-its class.
+its class. Killed and started again by a service manager that keeps descriptors, it goes on with the mount it had.
+SIGHUP gives back the memory of every file that nobody has open, and of the others when they are closed.
 """
 
+import fcntl
 import os
 import resource
 import signal
 import sys
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from queue import SimpleQueue
-from typing import Final
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from sidecars.fs.config import MAX_CREDENTIAL, VolumeConfig
-from sidecars.fs.device import Server, open_device
-from sidecars.fs.mounting import clear, mount, raise_read_ahead, unmount
-from sidecars.fs.operations import Operations
-from sidecars.fs.reading import ChunkReader
-from sidecars.fs.tree import Tree
+from sidecars.fs.opening import open_volume
+from sidecars.fs.serving import serve
+from sidecars.fs.workers.kept import Left
+from sidecars.fs.workers.loop import Loop
+from sidecars.fs.workers.process import make_undumpable
 from strongroom.errors import MachineError, StrongroomError
 from strongroom.host.credentials import read_credential, read_secret
 from strongroom.host.notify import notify, status, watchdog_interval
-from strongroom.host.sealed_tree import SealedTree
 from strongroom.sealed.keys import KEY_SIZE
 
-THREADS: Final = 2
-_STOP: Final = {signal.SIGTERM, signal.SIGINT}
-_LOOK: Final = 1.0  # seconds between looks at the threads
+_STOP: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_LOOK: Final = 1.0  # seconds between looks at what is served
 _PATIENCE: Final = 30.0  # seconds a request may take before the status says so
 
 
+class Alive(Protocol):
+    @property
+    def alive(self) -> bool: ...
+
+
+class Served(Alive, Protocol):
+    """What is mounted and answered."""
+
+    @property
+    def longest_wait(self) -> float: ...
+    @property
+    def sentence(self) -> str: ...
+    def look(self) -> None: ...
+    def give_back(self) -> None: ...
+
+
+class Failures:
+    """Sentences about what must not happen: for the journal at once, for the status as soon as the loop turns."""
+
+    def __init__(self) -> None:
+        self._untold: list[str] = []
+
+    def __call__(self, sentence: str) -> None:
+        _say(sentence)
+        self._untold.append(sentence)
+
+    def take(self) -> list[str]:
+        untold, self._untold = self._untold, []
+        return untold
+
+
 def main() -> int:
+    left = Left.find()
     try:
-        with ExitStack() as stack:
-            config = VolumeConfig.parse(read_credential("volume", max_bytes=MAX_CREDENTIAL))
-            failures = SimpleQueue[str]()
-            server, serving = _serve(config, failures, stack)
-            _watch(server, failures, serving)
+        make_undumpable()
+        loop = Loop()
+        failures = Failures()
+        config = VolumeConfig.parse(read_credential("volume", max_bytes=MAX_CREDENTIAL))
+        with _served(config, left, loop, failures) as served:
+            notify(f"READY=1\nSTATUS={served.sentence}")
+            _watch(served, loop, failures)
             notify("STOPPING=1")
     except StrongroomError as error:
-        return _failed(error)
+        return _failed(error, left)
     except OSError as error:
-        return _failed(MachineError(f"{error.filename or 'kernel'}: {(error.strerror or 'failed').lower()}"))
+        reason = f"{error.filename or 'kernel'}: {(error.strerror or 'failed').lower()}"
+        return _failed(MachineError(reason), left)
     return 0
 
 
-def _failed(error: StrongroomError) -> int:
+def _failed(error: StrongroomError, left: Left) -> int:
+    if not isinstance(error, MachineError):  # nobody will come to serve what was left
+        left.give_up()
     _say(str(error))
     status(str(error))
     return error.exit_code
@@ -56,67 +94,103 @@ def _say(sentence: str) -> None:
     print(f"strongroom-fs: {sentence}", file=sys.stderr, flush=True)
 
 
-def _serve(config: VolumeConfig, failures: SimpleQueue[str], stack: ExitStack) -> tuple[Server, str]:
-    """Mount and answer: the server, and the status of a sound one. What has to be undone is left on the stack."""
-    clear(config.mount)
+@contextmanager
+def _served(config: VolumeConfig, left: Left, loop: Loop, failures: Failures) -> Iterator[Served]:
+    loop.catch({*_STOP, signal.SIGHUP})  # a stop must unmount
     _allow_open_files()
+    with ExitStack() as stack:
+        if config.writable:
+            yield _serve_live(config, left, failures, stack)
+        else:
+            yield _serve_still(config, left, loop, failures, stack)
+
+
+def _serve_live(config: VolumeConfig, left: Left, failures: Failures, stack: ExitStack) -> Served:
+    from sidecars.fs.live import serve as serve_live  # noqa: PLC0415  # most volumes are never written to
+
+    left.give_up()  # what is written to lives in one process, and ends with it
     with read_secret("model-key", length=KEY_SIZE) as key:
-        sealed = stack.enter_context(
-            SealedTree.open(config.source, model_key=key.view(), epoch=config.epoch, root=config.root)
-        )
-    chunk_size = sealed.header.chunk_size
-    objects = {stored.file.object_id: stored for stored in sealed.objects}
-    readers = [ChunkReader(objects, chunk_size=chunk_size) for _ in range(THREADS)]
-    tree = Tree.build(sealed.manifest, chunk_size=chunk_size, uid=config.uid)
-    device = open_device()
-    stack.callback(os.close, device)
-
-    def report(sentence: str) -> None:
-        _say(sentence)
-        failures.put(sentence)
-
-    server = Server(device, Operations(tree), report)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # from here on a stop must unmount
-    mount(config.mount, device)
-    stack.callback(server.join, 0.2)
-    stack.callback(unmount, config.mount)
-    server.greet()
-    server.start(readers)
-    _confirm(config.mount)
-    manifest = sealed.manifest
-    serving = f"serving {manifest.name} epoch {config.epoch}, {len(manifest.entries)} entries"
-    notify(f"READY=1\nSTATUS={serving}")
-    return server, serving
+        return Live(stack.enter_context(serve_live(config, key, failures)), config)
 
 
-def _confirm(point: Path) -> None:
-    """Ask through the kernel, as the engine will."""
-    try:
-        os.statvfs(point)
-    except OSError as error:
-        raise MachineError(f"mount {point}: {(error.strerror or 'failed').lower()}") from error
-    if not raise_read_ahead(point):
-        _say(f"mount {point}: read-ahead stays at the kernel's default, reads will be slow")
+def _serve_still(
+    config: VolumeConfig, left: Left, loop: Loop, failures: Failures, stack: ExitStack
+) -> Served:
+    before = _descriptors()
+    with read_secret("model-key", length=KEY_SIZE) as key:
+        opened = stack.enter_context(open_volume(config, key.view()))
+    store = frozenset(_descriptors() - before)
+    return stack.enter_context(serve(config, opened, store, left, loop, failures))
 
 
-def _watch(server: Server, failures: SimpleQueue[str], serving: str) -> None:
-    """Return at a stop signal. Only this thread talks to the service manager, which may be slow.
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A volume that is written to, which has a server of its own."""
 
-    A failure stays in the status: nothing after it says "serving" again.
-    """
-    ping, sound, slow = watchdog_interval(), True, False
-    while server.alive:
-        if signal.sigtimedwait(_STOP, min(_LOOK, ping or _LOOK)) is not None:
+    server: Alive
+    config: VolumeConfig
+
+    @property
+    def alive(self) -> bool:
+        return self.server.alive
+
+    @property
+    def longest_wait(self) -> float:
+        return 0.0
+
+    @property
+    def sentence(self) -> str:
+        return f"serving {self.config.source.name}, writable"
+
+    def look(self) -> None:
+        """Nothing to look after."""
+
+    def give_back(self) -> None:
+        """Nothing is kept."""
+
+
+def _watch(served: Served, loop: Loop, failures: Failures) -> None:
+    """Return at a stop signal. A failure stays in the status: nothing after it says "serving" again."""
+    ping, sound, said = watchdog_interval(), True, served.sentence
+    step = min(_LOOK, (ping or _LOOK) / 2)
+    looked = pinged = time.monotonic()
+    while served.alive:
+        loop.step(step)
+        if loop.caught & _STOP:
             return
-        if ping is not None:
-            notify("WATCHDOG=1")
-        while not failures.empty():
+        for sentence in failures.take():
             sound = False
-            status(failures.get())
-        if sound and slow is not (server.longest_wait > _PATIENCE):
-            slow = not slow
-            status(f"{serving}; the store has not answered for {_PATIENCE:g} s" if slow else serving)
+            status(sentence)
+        if signal.SIGHUP in loop.caught:
+            loop.caught.discard(signal.SIGHUP)
+            served.give_back()
+        now = time.monotonic()
+        if ping is not None and now >= pinged + ping / 2:
+            pinged = now
+            notify("WATCHDOG=1")
+        if now < looked + _LOOK:
+            continue
+        looked = now
+        served.look()
+        if sound and (sentence := _sentence(served)) != said:
+            said = sentence
+            status(said)
     raise MachineError("mount: no longer served, want it until we are stopped")
+
+
+def _sentence(served: Served) -> str:
+    slow = f"; the store has not answered for {_PATIENCE:g} s" if served.longest_wait > _PATIENCE else ""
+    return served.sentence + slow
+
+
+def _descriptors() -> set[int]:
+    """Every open descriptor of ours, but the one it takes to look."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            fcntl.fcntl(int(name), fcntl.F_GETFD)
+            found.add(int(name))
+    return found
 
 
 def _allow_open_files() -> None:

@@ -1,28 +1,53 @@
-"""/dev/fuse: greet the kernel once, then answer it from several threads, each with its own clone of the device.
-
-Every heavy call of a thread (read, preadv, decrypt, writev) releases the interpreter lock.
-"""
+"""/dev/fuse: open it, clone it, greet the kernel through it, move frames, ask for what takes a privilege."""
 
 import errno
 import fcntl
 import os
-import time
-from collections.abc import Callable, Sequence
-from struct import pack
-from threading import Lock, Thread
+import select
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from struct import Struct, pack
 from typing import Final
 
-from sidecars.fs.operations import Operations, Range, Refusal, Silence, greet
-from sidecars.fs.protocol.frames import REQUEST_BUFFER, Request, pack_header, pack_refusal
-from sidecars.fs.reading import ChunkReader
-from strongroom.errors import MachineError, ProtocolError, VerifyError
+from sidecars.fs.protocol.frames import (
+    KERNEL_VERSION,
+    MAX_WRITE,
+    OLDEST_MINOR,
+    REQUEST_BUFFER,
+    InitFlag,
+    Opcode,
+    Request,
+    pack_header,
+    pack_init,
+    pack_refusal,
+)
+from sidecars.fs.protocol.notices import pack_resend
+from strongroom.errors import MachineError, ProtocolError
 
 DEVICE: Final = "/dev/fuse"
 _CLONE: Final = 0x8004E500  # FUSE_DEV_IOC_CLONE
+_BACKING_OPEN: Final = 0x4010E501
+_BACKING_CLOSE: Final = 0x4004E502
+_BACKING_MAP: Final = Struct("=iIQ")
 _AGAIN: Final = {errno.EINTR, errno.EAGAIN, errno.ENOENT}  # ENOENT: the request was taken back
-_MAX_REPORTED: Final = 1000
+_GONE: Final = {errno.ENOENT, errno.ENODEV}  # the request was taken back, or the file system was
 
-Frames = Sequence[bytes | memoryview]
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the kernel and we agreed on when the file system was mounted."""
+
+    minor: int  # of the kernel's protocol
+    flags: InitFlag  # of both, as far as both know them
+
+    @property
+    def passthrough(self) -> bool:
+        return InitFlag.PASSTHROUGH in self.flags
+
+    @property
+    def resend(self) -> bool:
+        return InitFlag.HAS_RESEND in self.flags
 
 
 def open_device() -> int:
@@ -33,104 +58,52 @@ def open_device() -> int:
         raise MachineError(f"{DEVICE}: {(error.strerror or 'failed').lower()}") from error
 
 
-class Server:
-    """Serves one mounted device until it is unmounted.
+def clone(device: int) -> int:
+    """Another descriptor of a mounted device, with a queue of its own for requests that are being worked on.
 
-    `report` gets one sentence for each failure, once: an object and a chunk number, never content. It is called by the
-    thread that a reader waits for, so it must not block.
+    When its last copy is closed, those requests fail with ECONNABORTED.
     """
-
-    def __init__(self, device: int, operations: Operations, report: Callable[[str], None]) -> None:
-        self._device = device
-        self._operations = operations
-        self._report = report
-        self._reported: set[str] = set()
-        self._lock = Lock()
-        self._threads: list[Thread] = []
-        self._begun: dict[int, float] = {}  # request -> monotonic time at which it was taken up
-
-    def greet(self) -> None:
-        """Agree with the kernel on what both speak. Before any thread is started."""
-        buffer = memoryview(bytearray(REQUEST_BUFFER))
-        frame = _receive(self._device, buffer)
-        if frame is None:
-            raise MachineError(f"{DEVICE}: unmounted before the kernel's greeting")
-        request = Request.parse(frame)
-        payload = greet(request)
-        os.writev(self._device, [pack_header(request.unique, len(payload)), payload])
-
-    def start(self, readers: Sequence[ChunkReader]) -> None:
-        """One thread for each reader."""
-        for number, reader in enumerate(readers):
-            clone = open_device()
-            fcntl.ioctl(clone, _CLONE, pack("=I", self._device))
-            thread = Thread(target=self._serve, args=(clone, reader), name=f"fuse-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether every thread still serves: none has failed, and the mount is there."""
-        return all(thread.is_alive() for thread in self._threads)
-
-    @property
-    def longest_wait(self) -> float:
-        """Seconds since the oldest request that still waits for its reply was taken up; 0 when none does."""
-        begun = list(self._begun.values())  # a copy: the threads go on
-        return time.monotonic() - min(begun) if begun else 0.0
-
-    def join(self, timeout: float) -> None:
-        """Wait for the threads after the unmount, at most `timeout` seconds each: a busy mount keeps them."""
-        for thread in self._threads:
-            thread.join(timeout)
-
-    def _serve(self, device: int, reader: ChunkReader) -> None:
-        buffer = memoryview(bytearray(REQUEST_BUFFER))
-        try:
-            while (frame := _receive(device, buffer)) is not None:
-                request = Request.parse(frame)
-                self._begun[request.unique] = time.monotonic()
-                if frames := self._reply(request, reader):
-                    self._send(device, request, frames)
-                del self._begun[request.unique]
-        finally:
-            os.close(device)
-
-    def _reply(self, request: Request, reader: ChunkReader) -> Frames:
-        try:
-            answer = self._operations.answer(request)
-            payload = reader.read(answer) if isinstance(answer, Range) else answer
-        except (VerifyError, MachineError, ProtocolError) as error:
-            self._say(f"{error}; read refused")
-            return [pack_refusal(request.unique, errno.EIO)]
-        match payload:
-            case Silence():
-                return []
-            case Refusal(number):
-                return [pack_refusal(request.unique, number)]
-            case _:
-                return [pack_header(request.unique, len(payload)), payload]
-
-    def _send(self, device: int, request: Request, frames: Frames) -> None:
-        try:
-            os.writev(device, frames)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENODEV):  # nobody waits for this reply any more
-                return
-            self._say(
-                f"fuse: reply to request {request.opcode} refused: {(error.strerror or 'failed').lower()}"
-            )
-            os.write(device, pack_refusal(request.unique, errno.EIO))
-
-    def _say(self, sentence: str) -> None:
-        with self._lock:
-            if sentence in self._reported or len(self._reported) >= _MAX_REPORTED:
-                return
-            self._reported.add(sentence)
-        self._report(sentence)
+    fresh = open_device()
+    fcntl.ioctl(fresh, _CLONE, pack("=I", device))
+    return fresh
 
 
-def _receive(device: int, buffer: memoryview) -> memoryview | None:
+def is_connected(device: int) -> bool:
+    """Whether the mount of this device is still there."""
+    poll = select.poll()
+    poll.register(device, 0)
+    return not any(events & (select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
+
+
+def greet(device: int, wanted: InitFlag, *, max_write: int = MAX_WRITE) -> Terms:
+    """Agree with the kernel on what both speak. After the mount, before anybody else reads requests."""
+    buffer = memoryview(bytearray(REQUEST_BUFFER))
+    if (frame := receive(device, buffer)) is None:
+        raise MachineError(f"{DEVICE}: unmounted before the kernel's greeting")
+    request = Request.parse(frame)
+    payload, terms = answer_greeting(request, wanted, max_write=max_write)
+    os.writev(device, [pack_header(request.unique, len(payload)), payload])
+    return terms
+
+
+def answer_greeting(request: Request, wanted: InitFlag, *, max_write: int = MAX_WRITE) -> tuple[bytes, Terms]:
+    """The reply to INIT and what it settles, or ProtocolError for a kernel we cannot work with."""
+    if request.opcode != Opcode.INIT:
+        raise ProtocolError(f"fuse: first request is {request.opcode}, want {Opcode.INIT}")
+    major, minor, max_readahead, offered = request.init()
+    if major != KERNEL_VERSION or minor < OLDEST_MINOR:
+        raise ProtocolError(
+            f"fuse: kernel speaks {major}.{minor}, want {KERNEL_VERSION}.{OLDEST_MINOR} or newer"
+        )
+    terms = Terms(minor, offered & wanted)
+    depth = 1 if terms.passthrough else 0  # files of ours lie on no stacked file system
+    reply = pack_init(
+        max_readahead=max_readahead, flags=terms.flags, max_write=max_write, max_stack_depth=depth
+    )
+    return reply, terms
+
+
+def receive(device: int, buffer: memoryview) -> memoryview | None:
     """The next request, or None when the file system is unmounted."""
     while True:
         try:
@@ -140,3 +113,44 @@ def _receive(device: int, buffer: memoryview) -> memoryview | None:
                 return None
             if error.errno not in _AGAIN:
                 raise
+
+
+def reply(device: int, unique: int, payload: bytes | memoryview) -> bool:
+    """Answer a request that was read from this descriptor; False when nobody waits for it any more.
+
+    OSError when the kernel finds fault with the answer.
+    """
+    return _write(device, [pack_header(unique, len(payload)), payload])
+
+
+def refuse(device: int, unique: int, number: int) -> None:
+    _write(device, [pack_refusal(unique, number)])
+
+
+def resend(device: int) -> None:
+    """Have everything given out again that nobody has answered, by whichever descriptor it was read."""
+    _write(device, [pack_resend()])
+
+
+def open_backing(device: int, file: int) -> int:
+    """The id under which the kernel reads `file` for us, in replies to OPEN. Takes CAP_SYS_ADMIN."""
+    request = bytearray(_BACKING_MAP.pack(file, 0, 0))
+    try:
+        return int(fcntl.ioctl(device, _BACKING_OPEN, request))
+    except OSError as error:
+        raise MachineError(f"fuse: backing file refused: {(error.strerror or 'failed').lower()}") from error
+
+
+def close_backing(device: int, backing: int) -> None:
+    with suppress(OSError):  # the mount is gone, and every id with it
+        fcntl.ioctl(device, _BACKING_CLOSE, pack("=I", backing))
+
+
+def _write(device: int, frames: Sequence[bytes | memoryview]) -> bool:
+    try:
+        os.writev(device, frames)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return False
+    return True

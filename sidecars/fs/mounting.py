@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -17,18 +18,17 @@ _MS_NODEV: Final = 4
 _MS_NOEXEC: Final = 8
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
-_STALE: Final = {errno.ENOTCONN, errno.ECONNABORTED}
-_STACKED: Final = 64  # stale mounts that may lie over each other
+_STACKED: Final = 64  # mounts that may lie over each other
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(point: Path, device: int) -> None:
+def mount(point: Path, device: int, *, writable: bool = False) -> None:
     """Mount the file system that `device`, an open /dev/fuse, will serve. The kernel's greeting waits in it then."""
     options = (
         f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={MAX_READ}"
     )
-    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | (0 if writable else _MS_RDONLY)
     if _libc.mount(b"strongroom", os.fsencode(point), TYPE.encode(), ctypes.c_ulong(flags), options.encode()):
         raise MachineError(f"mount {point}: {_words()}")
 
@@ -42,16 +42,39 @@ def unmount(point: Path) -> None:
         raise MachineError(f"unmount {point}: {_words()}")
 
 
+def leave(point: Path) -> None:
+    """Unmount it if it is there, and nothing that lies below it."""
+    if is_mounted(point):
+        unmount(point)
+
+
 def clear(point: Path) -> None:
-    """Detach dead mounts from `point` and make the directory if it is absent."""
+    """Detach every mount of ours from `point`, and make the directory if it is absent.
+
+    A mount is not asked whether it lives: where nobody serves it, the answer would never come.
+    """
     for _ in range(_STACKED):
-        if not _is_stale(point):
+        if not is_mounted(point):
             break
         unmount(point)
     try:
         point.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(f"mount {point}: {(error.strerror or 'failed').lower()}") from error
+
+
+def is_mounted(point: Path) -> bool:
+    """Whether the topmost mount at `point` is one of ours. Asks nobody who serves it."""
+    want, found = os.fsencode(Path(os.path.realpath(point.parent)) / point.name), b""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        fields = line.split(b" ")
+        if _unescape(fields[4]) == want:
+            found = fields[fields.index(b"-") + 1]
+    return found == TYPE.encode()
+
+
+def _unescape(field: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), field)
 
 
 def raise_read_ahead(point: Path) -> bool:
@@ -63,14 +86,6 @@ def raise_read_ahead(point: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_stale(point: Path) -> bool:
-    try:
-        os.statvfs(point)  # stat() may be answered from the kernel's cache; this asks the daemon
-    except OSError as error:
-        return error.errno in _STALE
-    return False
 
 
 def _words() -> str:

@@ -7,6 +7,7 @@ listening is not an error: the same program runs in a terminal.
 import os
 import select
 import socket
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final
 
 try:
@@ -16,6 +17,7 @@ except ImportError:  # not installed, or "systemd" is only a folder of unit file
 
 PING: Final = "WATCHDOG=1"
 _SOCKET: Final = "NOTIFY_SOCKET"
+_FIRST: Final = 3  # sd_listen_fds(3)
 _PATIENCE: Final = 1.0  # seconds; a manager that does not read must not hold us up
 
 
@@ -35,6 +37,33 @@ def status(sentence: str) -> bool:
     return notify("STATUS=" + " ".join(sentence.split()))
 
 
+def keep(name: str, descriptor: int) -> bool:
+    """Have the manager hold a copy of `descriptor` for as long as the unit is not stopped (FDSTORE=1).
+
+    It is handed back by inherited() to whoever runs next. It is not looked at (FDPOLL=0): that some devices report an
+    error now is no reason to let go of them.
+    """
+    return _tell(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", [descriptor])
+
+
+def let_go(name: str) -> bool:
+    """Have the manager close every descriptor it keeps under `name`."""
+    return _tell(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+
+
+def inherited(environ: MutableMapping[str, str] = os.environ) -> Mapping[str, Sequence[int]]:
+    """Descriptors that were handed over to this process, by name (sd_listen_fds(3)). For the first caller alone."""
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, list[int]] = {}
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdigit()) or len(names) != int(count):
+        return found
+    for number, name in enumerate(names, _FIRST):
+        os.set_inheritable(number, False)
+        found.setdefault(name, []).append(number)
+    return found
+
+
 def watchdog_interval() -> float | None:
     """Seconds between WATCHDOG=1 pings, half of what the unit allows; None when nobody waits for them."""
     allowed, owner = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
@@ -45,13 +74,29 @@ def watchdog_interval() -> float | None:
     return int(allowed) / 1_000_000 / 2
 
 
-def _send(state: str) -> bool:
+def _tell(state: str, descriptors: Sequence[int]) -> bool:
+    """As notify(), with descriptors, for which the library has no place."""
+    if not os.environ.get(_SOCKET):
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.settimeout(_PATIENCE)
+            sender.connect(_address())
+            socket.send_fds(sender, [state.encode()], descriptors)
+    except OSError:
+        return False
+    return True
+
+
+def _address() -> str:
     address = os.environ[_SOCKET]
-    if address.startswith("@"):
-        address = "\0" + address[1:]
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+def _send(state: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.setblocking(False)
-        sender.connect(address)
+        sender.connect(_address())
         # The library waits for as long as the manager's queue is full, so it is only called when there is room.
         # A ping is not worth waiting for: the next one comes soon, and whoever pings has other work.
         if not select.select([], [sender], [], 0 if state == PING else _PATIENCE)[1]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.host import notify as module
-from strongroom.host.notify import notify, status, watchdog_interval
+from strongroom.host.notify import inherited, keep, let_go, notify, status, watchdog_interval
 
 LIBRARY = vars(module)["_library"]  # None where systemd's library is not installed
 
@@ -54,6 +54,48 @@ def test_a_manager_that_does_not_read_holds_nobody_up(
     sent = [notify("WATCHDOG=1") for _ in range(300)]
     assert sent[0]
     assert not sent[-1]
+
+
+def test_a_descriptor_is_kept(manager: socket.socket) -> None:
+    here, there = os.pipe()
+    assert keep("device", there)
+    data, (copy,), _, _ = socket.recv_fds(manager, 100, 4)
+    assert data == b"FDSTORE=1\nFDNAME=device\nFDPOLL=0"
+    os.write(copy, b"x")
+    assert os.read(here, 9) == b"x"
+    assert let_go("device")
+    assert socket.recv_fds(manager, 100, 4)[:2] == (b"FDSTOREREMOVE=1\nFDNAME=device", [])
+    for descriptor in (here, there, copy):
+        os.close(descriptor)
+
+
+def test_nobody_keeps_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not keep("device", 0)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
+    assert not keep("device", 0)
+    assert not let_go("device")
+
+
+@pytest.mark.parametrize(
+    ("environ", "want"),
+    [
+        ({}, {}),
+        ({"LISTEN_PID": "ours", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "a:b:a"}, {"a": [3, 5], "b": [4]}),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "a"}, {}),
+        ({"LISTEN_PID": "ours", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a"}, {}),
+        ({"LISTEN_PID": "ours", "LISTEN_FDS": "-1", "LISTEN_FDNAMES": "a"}, {}),
+        ({"LISTEN_PID": "ours", "LISTEN_FDS": "", "LISTEN_FDNAMES": ""}, {}),
+    ],
+)
+def test_what_was_handed_over(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], want: dict[str, list[int]]
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr(os, "set_inheritable", lambda fd, _: closed.append(fd))
+    given = {name: str(os.getpid()) if value == "ours" else value for name, value in environ.items()}
+    assert inherited(given) == want
+    assert given == {}  # no child takes them for its own
+    assert closed == sorted(fd for found in want.values() for fd in found)
 
 
 def test_nobody_listens() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from sidecars.fs.config import VolumeConfig
+from sidecars.fs.config import MAX_WORKERS, Format, Mode, VolumeConfig, default_workers
 from strongroom.errors import ConfigError, FormatError
 
+BARE: dict[str, Any] = {"source": "/srv/cipher", "mount": "/run/state", "format": "gocryptfs"}
 GOOD: dict[str, Any] = {"source": "/srv/sealed", "mount": "/run/model", "root": "ab" * 32, "epoch": 3}
 
 
@@ -18,9 +19,34 @@ def parse(**members: Any) -> VolumeConfig:
 
 def test_parse() -> None:
     assert parse() == VolumeConfig(
-        source=Path("/srv/sealed"), mount=Path("/run/model"), root=b"\xab" * 32, epoch=3, uid=0
+        source=Path("/srv/sealed"),
+        mount=Path("/run/model"),
+        root=b"\xab" * 32,
+        epoch=3,
+        uid=0,
+        format=Format.SEALED,
+        side=None,
+        mode=Mode.AUTO,
+        workers=default_workers(),
+        memory=None,
+        writable=False,
     )
-    assert parse(uid=1000).uid == 1000
+    given = parse(uid=1000, mode="resident", workers=3, memory=1 << 40)
+    assert (given.uid, given.mode, given.workers, given.memory) == (1000, Mode.RESIDENT, 3, 1 << 40)
+    assert 2 <= default_workers() <= MAX_WORKERS
+
+
+def test_parse_gocryptfs() -> None:
+    pinned = parse(format="gocryptfs", side="/srv/side")
+    assert (pinned.format, pinned.side, pinned.root, pinned.epoch) == (
+        Format.GOCRYPTFS,
+        Path("/srv/side"),
+        b"\xab" * 32,
+        3,
+    )
+    bare = VolumeConfig.parse(json.dumps(BARE).encode())
+    assert (bare.side, bare.root, bare.epoch, bare.writable) == (None, None, None, False)
+    assert VolumeConfig.parse(json.dumps(BARE | {"writable": True}).encode()).writable
 
 
 @pytest.mark.guarantee("G16")
@@ -39,6 +65,18 @@ def test_parse() -> None:
         ({"epoch": 0}, "volume.epoch: got 0"),
         ({"uid": -1}, "volume.uid: got -1"),
         ({"uid": 2**32 - 1}, "volume.uid"),
+        ({"format": "zip"}, "volume.format: got 'zip', want sealed or gocryptfs"),
+        ({"format": ["sealed"]}, "volume.format: got"),
+        ({"mode": "fast"}, "volume.mode: got 'fast', want auto or stream or resident"),
+        ({"workers": 0}, "volume.workers: got 0, want a whole number 1..16"),
+        ({"workers": 17}, "volume.workers: got 17"),
+        ({"memory": -1}, "volume.memory: got -1"),
+        ({"side": "/srv/side"}, "volume.side: got one, want it only for format gocryptfs"),
+        ({"format": "gocryptfs"}, "volume.side: got None, want an absolute path"),
+        ({"format": "gocryptfs", "side": "side"}, "volume.side: got 'side'"),
+        ({"writable": True}, "volume.writable: got True, want true only for format gocryptfs"),
+        ({"writable": 1, "format": "gocryptfs"}, "volume.writable: got 1"),
+        ({"writable": True, "format": "gocryptfs"}, "volume.writable: got true with a root"),
     ],
 )
 def test_rejects_and_says_why(members: dict[str, Any], why: str) -> None:

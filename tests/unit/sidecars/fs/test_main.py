@@ -1,45 +1,103 @@
 """Mirrors sidecars/fs/__main__.py: what the status says, and never says again."""
 
-from queue import SimpleQueue
+import itertools
+import os
+import signal
+import time
 from typing import Any
 
 import pytest
 
 from sidecars.fs import __main__ as daemon
+from sidecars.fs.__main__ import Failures
+from sidecars.fs.workers.loop import Loop
 from strongroom.errors import MachineError
 
 
-class Server:
+class Served:
     """Lives for as many looks as it has waits to show."""
 
-    def __init__(self, *waits: float) -> None:
+    def __init__(self, *waits: float, sentences: tuple[str, ...] = ()) -> None:
         self._waits = list(waits)
+        self._sentences = list(sentences)
         self.longest_wait = 0.0
+        self.sentence = "serving tiny"
+        self.given_back = 0
 
     @property
     def alive(self) -> bool:
-        if self._waits:
-            self.longest_wait = self._waits.pop(0)
-            return True
-        return False
+        return bool(self._waits)
+
+    def look(self) -> None:
+        self.longest_wait = self._waits.pop(0)
+        self.sentence = self._sentences.pop(0) if self._sentences else self.sentence
+
+    def give_back(self) -> None:
+        self.given_back += 1
 
 
-def told(monkeypatch: pytest.MonkeyPatch, server: Any, *failures: str) -> list[str]:
-    queue, said = SimpleQueue[str](), list[str]()
-    for failure in failures:
-        queue.put(failure)
+def told(monkeypatch: pytest.MonkeyPatch, served: Served, *failures: str) -> list[str]:
+    said, failed, loop = list[str](), Failures(), Loop()
     monkeypatch.setattr(daemon, "_LOOK", 0.001)
     monkeypatch.setattr(daemon, "status", said.append)
-    with pytest.raises(MachineError, match="no longer served"):
-        daemon._watch(server, queue, "serving tiny")
+    for failure in failures:
+        failed(failure)
+    try:
+        with pytest.raises(MachineError, match="no longer served"):
+            daemon._watch(served, loop, failed)
+    finally:
+        loop.close()
     return said
 
 
 def test_a_silent_store_is_told_and_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = told(monkeypatch, Server(0, 31, 40, 0, 0))
+    said = told(monkeypatch, Served(0, 31, 40, 0, 0))
     assert said == ["serving tiny; the store has not answered for 30 s", "serving tiny"]
+
+
+def test_progress_is_told_as_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = ("serving tiny; 1 of 2", "serving tiny; 1 of 2", "serving tiny; 2 of 2")
+    assert told(monkeypatch, Served(0, 0, 0, 0, sentences=sentences)) == [sentences[0], sentences[2]]
 
 
 @pytest.mark.guarantee("G4")
 def test_a_failure_is_never_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert told(monkeypatch, Server(0, 31, 0), "object a: chunk 1") == ["object a: chunk 1"]
+    said = told(monkeypatch, Served(0, 31, 0, sentences=("a", "b", "c")), "object a: chunk 1")
+    assert said == ["object a: chunk 1"]
+
+
+def test_memory_is_given_back_at_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: Any = Served(*[0.0] * 50)
+    loop = Loop()
+    kept = signal.getsignal(signal.SIGHUP)
+    try:
+        loop.catch([signal.SIGHUP, signal.SIGTERM])
+        monkeypatch.setattr(daemon, "_LOOK", 0.001)
+        os.kill(os.getpid(), signal.SIGHUP)
+        served.look = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        daemon._watch(served, loop, Failures())
+        assert served.given_back == 1
+    finally:
+        loop.close()
+        signal.signal(signal.SIGHUP, kept)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_pings_come_twice_as_often_as_they_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    notices, now = list[tuple[float, str]](), [0.0]
+    served: Any = Served(*[0.0] * 20)
+    monkeypatch.setattr(daemon, "watchdog_interval", lambda: 4.0)
+    monkeypatch.setattr(daemon, "notify", lambda state: notices.append((now[0], state)))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Clock:
+        caught = frozenset[int]()
+
+        def step(self, timeout: float) -> None:
+            now[0] += timeout
+
+    with pytest.raises(MachineError):
+        daemon._watch(served, Clock(), Failures())  # type: ignore[arg-type]
+    pings = [moment for moment, state in notices if state == "WATCHDOG=1"]
+    assert pings[0] <= 4.0
+    assert all(later - earlier <= 4.0 for earlier, later in itertools.pairwise(pings))

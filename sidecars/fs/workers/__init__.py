@@ -1,0 +1,1 @@
+"""Processes that answer the kernel: a master that holds every right, and workers that hold none."""
