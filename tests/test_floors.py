@@ -50,7 +50,7 @@ FACADES: Final = {  # each of these libraries enters through one module; the dem
     "aiohttp": {"strongroom.host.fetch", "strongroom.cli.broker_server"},  # all that goes out; our broker
     "cbor2": {"strongroom.wire.cbor"},
     "lxml": {"strongroom.evidence.rim"},
-    "mfusepy": {"demo.silicon.tree"},
+    "mfusepy": {"demo.silicon.tree", "sidecars.fs.live.portable"},
     "pynvml": {"guest.machine.gpu"},
     "pyroute2": {"guest.machine.netns"},
     "subprocess": {"strongroom.host.run"},

@@ -57,7 +57,40 @@ VERBS: Final = (
         "encrypt a model so that only an attested machine can read it",
         "seal weights/ sealed/ --epoch 1 --name my-model --key-out my-model.key",
     ),
-    Verb("scrub", "read back every chunk of a sealed model", "scrub sealed/ --key my-model.key"),
+    Verb(
+        "check",
+        "read back every chunk of a sealed model, or a sample",
+        "check sealed/ --key my-model.key --sample 1%",
+    ),
+    Verb("open", "decrypt a sealed model into a directory", "open sealed/ plain/ --key my-model.key"),
+    Verb("ls", "list what a sealed model holds", "ls sealed/ --key my-model.key -l"),
+    Verb("cat", "print one file of a sealed model", "cat sealed/ config.json --key my-model.key"),
+    Verb(
+        "diff",
+        "compare two sealed models, or a sealed and a plain one",
+        "diff sealed/ weights/ --key my-model.key",
+    ),
+    Verb(
+        "rekey",
+        "put a sealed model under a new key, without sealing it again",
+        "rekey sealed/ --key my-model.key --epoch 2 --key-out new.key",
+    ),
+    Verb("prune", "remove what a sealed model no longer uses", "prune sealed/ --key my-model.key --dry-run"),
+    Verb(
+        "pull",
+        "bring a sealed model here, as ciphertext",
+        "pull https://models.example/llama llama/ --root 5f1c...",
+    ),
+    Verb(
+        "image",
+        "open an encrypted container image",
+        "image decrypt app-encrypted/ app/ --digest sha256:77ab... --key image.key",
+    ),
+    Verb(
+        "gocryptfs",
+        "make, check, pin and read gocryptfs volumes",
+        "gocryptfs check cipher/ --password password.txt",
+    ),
     Verb(
         "broker",
         "keep keys, and give them only to machines that meet a policy",

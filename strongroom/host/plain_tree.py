@@ -1,5 +1,6 @@
 """A directory of plaintext as the entries of a manifest: what is in it, and what we refuse to seal."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.errors import ConfigError, MachineError
-from strongroom.sealed.keys import FILE_ID_SIZE
+from strongroom.sealed.keys import KEY_SIZE
 from strongroom.sealed.manifest import (
     INLINE_BELOW,
     OBJECT_ID_SIZE,
@@ -26,7 +27,7 @@ _OPEN: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO swapped in m
 
 
 def scan(source: Path, *, dereference: bool, entropy: Entropy) -> tuple[Entry, ...]:
-    """Every entry below `source`, sorted. Objects get fresh ids; their sha256 is zeros until they are sealed.
+    """Every entry below `source`, sorted. Objects get fresh ids and keys; they have no sha256 until they are sealed.
 
     Links are kept, or with `dereference` followed when they lead to a file. Raises ConfigError for what
     cannot be sealed: devices, sockets, FIFOs, names that are not UTF-8, links that leave the tree.
@@ -44,6 +45,18 @@ def open_plain(path: Path) -> FileIO:
         file.close()
         raise changed(path)
     return file
+
+
+def read_at(fd: int, offset: int, out: memoryview) -> bool:
+    """Fill `out` with what stands at `offset`, holes without reading them; False when the file ends before."""
+    if _is_hole(fd, offset, len(out)):
+        out[:] = bytes(len(out))
+        return os.fstat(fd).st_size >= offset + len(out)
+    while out:
+        if not (count := os.preadv(fd, [out], offset)):
+            return False
+        out, offset = out[count:], offset + count
+    return True
 
 
 def changed(path: Path) -> MachineError:
@@ -71,22 +84,35 @@ def _entry(child: os.DirEntry[str], path: str, dereference: bool, entropy: Entro
         if not dereference:
             return _link(Path(child.path), path, status)
         status = _followed(Path(child.path))
-    mode, mtime = status.st_mode & 0o777, max(0, int(status.st_mtime))
+    mode, (mtime, nanos) = status.st_mode & 0o777, _moment(status)
     if stat.S_ISDIR(status.st_mode):
-        return Directory(path=path, mode=mode, mtime=mtime)
+        return Directory(path=path, mode=mode, mtime=mtime, nanos=nanos)
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{child.path}: is {_kind(status.st_mode)}, want a file, a directory or a link")
     if status.st_size < INLINE_BELOW:
-        return InlineFile(path=path, mode=mode, mtime=mtime, content=_content(Path(child.path), status))
+        content = _content(Path(child.path), status)
+        return InlineFile(path=path, mode=mode, mtime=mtime, nanos=nanos, content=content)
     return SealedFile(
         path=path,
         mode=mode,
         mtime=mtime,
+        nanos=nanos,
         size=status.st_size,
         object_id=entropy(OBJECT_ID_SIZE),
-        file_id=entropy(FILE_ID_SIZE),
-        sha256=bytes(32),
+        key=entropy(KEY_SIZE),
     )
+
+
+def stamp(status: os.stat_result) -> tuple[int, int]:
+    """Size and time of the last change, as an entry has them: two that are equal have one content."""
+    seconds, nanos = _moment(status)
+    return status.st_size, seconds * 1_000_000_000 + nanos
+
+
+def _moment(status: os.stat_result) -> tuple[int, int]:
+    """Seconds and nanoseconds; what lies before 1970 is 1970."""
+    seconds, nanos = divmod(max(0, status.st_mtime_ns), 1_000_000_000)
+    return seconds, nanos
 
 
 def _check_name(directory: Path, path: str) -> None:
@@ -107,7 +133,8 @@ def _link(where: Path, path: str, status: os.stat_result) -> Symlink:
         raise ConfigError(
             f"{where}: link to {target} leaves the tree{cache}: seal a copy without links, or use --dereference"
         )
-    return Symlink(path=path, mtime=max(0, int(status.st_mtime)), target=target)
+    mtime, nanos = _moment(status)
+    return Symlink(path=path, mtime=mtime, nanos=nanos, target=target)
 
 
 def _followed(where: Path) -> os.stat_result:
@@ -126,6 +153,13 @@ def _content(path: Path, status: os.stat_result) -> bytes:
     if len(content) != status.st_size:
         raise changed(path)
     return content
+
+
+def _is_hole(fd: int, offset: int, length: int) -> bool:
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        return error.errno == errno.ENXIO  # no data from here on; anything else: not a file system that tells
 
 
 def _kind(mode: int) -> str:

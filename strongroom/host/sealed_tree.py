@@ -15,10 +15,10 @@ from strongroom.sealed.chunks import TAG_SIZE
 from strongroom.sealed.header import ManifestHeader
 from strongroom.sealed.keys import Octets
 from strongroom.sealed.manifest import Manifest, SealedFile
-from strongroom.sealed.volume import MAX_MANIFEST, OpenedObject, open_volume
+from strongroom.sealed.volume import MAX_MANIFEST, OpenedObject, Volume, open_volume
 
 MANIFEST: Final = "MANIFEST"
-TAGS: Final = "TAGS"
+TAGS: Final = "tags"
 OBJECTS: Final = "objects"
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -84,6 +84,40 @@ class StoredObject:
             raise MachineError(f"object {self.name}: {_words(error)} at byte {offset}") from error
 
 
+class SealedStore:
+    """A genuine manifest and genuine tags. Objects are opened one by one, when they are wanted."""
+
+    def __init__(self, volume: Volume, objects: tuple[OpenedObject, ...], directory: int) -> None:
+        self.header: Final[ManifestHeader] = volume.header
+        self.manifest: Final[Manifest] = volume.manifest
+        self.volume: Final = volume
+        self.objects: Final = objects
+        self._directory: Final = directory
+
+    @classmethod
+    @contextmanager
+    def open(cls, source: Path, *, model_key: Octets, epoch: int, root: bytes) -> Iterator[Self]:
+        """Open the tree at `source`.
+
+        Raises, in this order: what open_volume() raises; VerifyError for other TAGS.
+        """
+        with ExitStack() as stack:
+            top = open_directory(source, None, f"sealed tree {source}")
+            stack.callback(os.close, top)
+            manifest = read_small(MANIFEST, top, MAX_MANIFEST, "manifest")
+            volume = open_volume(manifest, model_key=model_key, epoch=epoch, root=root)
+            tags = open_directory(TAGS, top, TAGS)
+            stack.callback(os.close, tags)
+            objects = volume.open_objects(read_small(volume.tags_name, tags, volume.tags_size, "tags"))
+            directory = open_directory(OBJECTS, top, OBJECTS)
+            stack.callback(os.close, directory)
+            yield cls(volume, objects, directory)
+
+    def stored(self, opened: OpenedObject) -> StoredObject:
+        """One object, open. VerifyError when it is missing or has another length."""
+        return StoredObject(opened, self._directory)
+
+
 class SealedTree:
     """A genuine manifest and every object of it, found on disk and of the right length."""
 
@@ -97,32 +131,20 @@ class SealedTree:
     def open(cls, source: Path, *, model_key: Octets, epoch: int, root: bytes) -> Iterator[Self]:
         """Open the tree at `source`, and close its files at the end.
 
-        Raises, in this order: what open_volume() raises; VerifyError for other TAGS; VerifyError naming the
-        first object that is missing or has another length.
+        Raises, in this order: what SealedStore.open() raises; VerifyError naming the first object that is
+        missing or has another length.
         """
         with ExitStack() as stack:
-            top = _open_directory(source, None, f"sealed tree {source}")
-            stack.callback(os.close, top)
-            header, manifest, opened = _genuine(top, model_key, epoch, root)
-            directory = _open_directory(OBJECTS, top, OBJECTS)
-            stack.callback(os.close, directory)
+            store = stack.enter_context(SealedStore.open(source, model_key=model_key, epoch=epoch, root=root))
             objects = []
-            for one in opened:
-                objects.append(StoredObject(one, directory))
+            for one in store.objects:
+                objects.append(store.stored(one))
                 stack.callback(objects[-1].close)
-            yield cls(header, manifest, tuple(objects))
+            yield cls(store.header, store.manifest, tuple(objects))
 
 
-def _genuine(
-    top: int, model_key: Octets, epoch: int, root: bytes
-) -> tuple[ManifestHeader, Manifest, tuple[OpenedObject, ...]]:
-    # A function of its own: the volume, and the keys in it, are gone when the objects have theirs.
-    volume = open_volume(_read(MANIFEST, top, MAX_MANIFEST), model_key=model_key, epoch=epoch, root=root)
-    return volume.header, volume.manifest, volume.open_objects(_read(TAGS, top, volume.tags_size))
-
-
-def _read(name: str, directory: int, most: int) -> bytes:
-    subject = name.lower()
+def read_small(name: str, directory: int, most: int, subject: str) -> bytes:
+    """A whole file of at most `most` bytes. VerifyError when it is missing or larger."""
     with os.fdopen(_open_regular(name, directory, subject), "rb", buffering=0) as file:
         if (size := os.fstat(file.fileno()).st_size) > most:
             raise VerifyError(f"{subject}: {size} bytes, want at most {most}")
@@ -148,10 +170,13 @@ def _open_regular(name: str, directory: int, subject: str, *, want: int | None =
     return fd
 
 
-def _open_directory(path: Path | str, directory: int | None, subject: str) -> int:
+def open_directory(path: Path | str, directory: int | None, subject: str) -> int:
+    """A descriptor of a directory. Inside a tree a link is not followed, and one that is missing is a VerifyError."""
     try:
-        return os.open(path, _DIRECTORY, dir_fd=directory)
+        return os.open(path, _DIRECTORY | (0 if directory is None else os.O_NOFOLLOW), dir_fd=directory)
     except OSError as error:
+        if directory is not None and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise VerifyError(f"{subject}: missing, or no directory") from None
         raise MachineError(f"{subject}: {_words(error)}") from error
 
 

@@ -1,32 +1,41 @@
-"""Plaintext directory in, sealed tree out. MANIFEST appears last, by a rename: a tree without one is not sealed.
+"""Plaintext directory in, sealed tree out; and again, for a release in which most files are those of the last one.
 
-Every object is new: fresh object id, fresh file id, fresh salt. Sealing the same model twice under the same
-key repeats no nonce.
+Whatever is sealed gets a new object id and a new key, also when a cut seal is resumed: sealing a model twice repeats no
+nonce. A file that is already sealed, in the tree that is updated or by the seal that was cut, keeps its object.
 """
 
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from strongroom.errors import ConfigError, FormatError, MachineError
-from strongroom.host.plain_tree import Entropy, changed, open_plain, scan
-from strongroom.host.sealed_tree import MANIFEST, OBJECTS, TAGS
-from strongroom.sealed.chunks import TAG_SIZE, ChunkCipher, Chunking
-from strongroom.sealed.header import ManifestHeader
+from strongroom.host.blocks import Room
+from strongroom.host.checking import Checking
+from strongroom.host.crew import Crew, Progress, default_workers
+from strongroom.host.destination import Destination, JournalFile, machine_errors
+from strongroom.host.plain_tree import Entropy, scan
+from strongroom.host.sealed_tree import MANIFEST, OBJECTS, TAGS, SealedStore, StoredObject, open_directory
+from strongroom.host.sealing_object import SealingObject
+from strongroom.sealed.changes import SameContent, same_stamp
+from strongroom.sealed.header import DEFAULT_CHUNK_LOG2, ManifestHeader
+from strongroom.sealed.index import Index
+from strongroom.sealed.journal import Finished, JournalWriter
 from strongroom.sealed.keys import Octets, VolumeKeys
 from strongroom.sealed.manifest import Entry, InlineFile, Manifest, SealedFile
-from strongroom.sealed.volume import root_digest, seal_manifest
+from strongroom.sealed.volume import OpenedObject, seal_manifest
 
-Progress = Callable[[int], None]  # bytes of plaintext sealed so far
+Announce = Callable[[str, int], Progress]  # what is done to how many bytes, from now on
 
-_PARTIAL: Final = MANIFEST + ".partial"
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_SPARE: Final = 1 << 20  # bytes kept free for the manifest, and a thousandth for tags and journal
+
+
+def quiet(_: str, __: int) -> Progress:
+    """Announces nothing."""
+    return lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,7 @@ class Plan:
     source: Path
     entries: tuple[Entry, ...]
     name: str
+    kept: Mapping[bytes, bytes] = field(default_factory=dict)  # object id -> tags, of what is sealed already
 
     @classmethod
     def make(cls, source: Path, *, name: str, dereference: bool, entropy: Entropy) -> "Plan":
@@ -55,141 +65,220 @@ class Plan:
         """Bytes of plaintext in all files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def due(self) -> tuple[SealedFile, ...]:
+        """Files that have to be sealed."""
+        return tuple(
+            entry
+            for entry in self.entries
+            if isinstance(entry, SealedFile) and entry.object_id not in self.kept
+        )
+
+    def keeping(self, found: Iterable[Finished], *, same: SameContent = same_stamp) -> "Plan":
+        """The plan in which a file that is the same as a found one of its path keeps that one's object and key."""
+        known = {one.file.path: one for one in found}
+        kept, entries = dict(self.kept), list[Entry]()
+        for entry in self.entries:
+            if isinstance(entry, SealedFile) and entry.object_id not in kept and entry.path in known:
+                old = known[entry.path].file
+                if old.size == entry.size and same(old, entry):
+                    kept[old.object_id] = known[entry.path].tags
+                    entry = replace(entry, object_id=old.object_id, key=old.key, sha256=old.sha256)  # noqa: PLW2901
+            entries.append(entry)
+        return replace(self, entries=tuple(entries), kept=kept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """One state of a tree: the key it will open with, and its epoch."""
+
+    model_key: Octets = field(repr=False)
+    epoch: int
+    chunk_log2: int = DEFAULT_CHUNK_LOG2
+
+    def head(self, entropy: Entropy, *, volume_id: bytes | None = None) -> tuple[ManifestHeader, VolumeKeys]:
+        """A header under a fresh salt, and the keys that go with it."""
+        keys = VolumeKeys(model_key=self.model_key, salt=(salt := entropy(32)))
+        header = ManifestHeader(
+            chunk_log2=self.chunk_log2,
+            epoch=self.epoch,
+            volume_id=volume_id or entropy(16),
+            salt=salt,
+            commitment=keys.commitment,
+        )
+        return header, keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a tree is sealed; none of it shows to a reader but `hashed`."""
+
+    workers: int = field(default_factory=default_workers)
+    hashed: bool = True  # note each file's SHA-256, which takes longer than to encrypt it
+    verify: bool = True  # read everything back from the store before the commit
+    resume: bool = False  # go on where the last one was cut
+    same: SameContent = same_stamp  # which files an update takes for unchanged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What came of it."""
+
+    root: bytes
+    sealed: int  # files that were sealed, this time or before the cut
+    sealed_bytes: int
+    kept: int  # files that kept the object they had
+
 
 def seal_tree(
     plan: Plan,
     dest: Path,
+    release: Release,
     *,
-    model_key: Octets,
-    epoch: int,
-    chunk_log2: int,
     entropy: Entropy,
     keep: Callable[[bytes], None],
-    progress: Progress,
-) -> bytes:
-    """Seal the planned tree into `dest`, which must be absent or empty; the result is the root digest.
+    before: SealedStore | None = None,
+    manner: Manner | None = None,
+    announce: Announce = quiet,
+) -> Sealed:
+    """Seal the planned tree into `dest`: a new one, or over the tree `before`, which stays whole until the commit.
 
-    `keep` is called with the root digest when everything but the name MANIFEST is on disk: the place to store
-    the key, so that no sealed tree exists without one. On any failure what was written is removed again.
+    `keep` is called with the root digest right before it: the place to store the key. When it fails before one
+    object was finished, what was written is removed again; otherwise it is left for a Manner that resumes.
     Raises ConfigError for a destination we refuse, MachineError when the source changes meanwhile.
     """
-    keys = VolumeKeys(model_key=model_key, salt=(salt := entropy(32)))
-    header = ManifestHeader(
-        chunk_log2=chunk_log2,
-        epoch=epoch,
-        volume_id=entropy(16),
-        salt=salt,
-        commitment=keys.commitment,
-    )
-    with _destination(dest, plan.source):
-        entries, tags = _seal_objects(plan, dest / OBJECTS, keys, chunk_log2, progress)
-        manifest = Manifest(name=plan.name, entries=entries, tags_sha256=sha256(tags).digest())
-        data = seal_manifest(header, manifest, keys)
-        _write(dest / TAGS, tags)
-        _write(dest / _PARTIAL, data)
-        sync_directory(dest / OBJECTS)
-        keep(root_digest(data))
-        os.rename(dest / _PARTIAL, dest / MANIFEST)
-        sync_directory(dest)
-        sync_directory(dest.parent)
-    return root_digest(data)
-
-
-def _seal_objects(
-    plan: Plan, objects: Path, keys: VolumeKeys, chunk_log2: int, progress: Progress
-) -> tuple[tuple[Entry, ...], bytes]:
-    entries, tags = list[Entry](), bytearray()
-    done = sum(file.size for file in plan.files if isinstance(file, InlineFile))
-    for entry in plan.entries:
-        if isinstance(entry, SealedFile):
-            digest = sha256()
-            for plaintext, tag in _seal_object(plan.source / entry.path, objects, entry, keys, chunk_log2):
-                digest.update(plaintext)
-                tags += tag
-                progress(done := done + len(plaintext))
-            entries.append(replace(entry, sha256=digest.digest()))
-        else:
-            entries.append(entry)
-    return tuple(entries), bytes(tags)
-
-
-def _seal_object(
-    source: Path, objects: Path, entry: SealedFile, keys: VolumeKeys, chunk_log2: int
-) -> Iterator[tuple[memoryview, memoryview]]:
-    """Write one object, and yield each chunk's plaintext and tag while their buffers are valid."""
-    chunking = Chunking(entry.size, chunk_log2)
-    cipher = ChunkCipher(key=keys.file_key(entry.file_id), file_id=entry.file_id, chunking=chunking)
-    plain, sealed = (
-        memoryview(bytearray(chunking.chunk_size)),
-        memoryview(bytearray(chunking.chunk_size + TAG_SIZE)),
-    )
-    with open_plain(source) as reader, _create(objects / entry.object_name) as writer:
-        before = os.fstat(reader.fileno())
-        for index in range(chunking.count):
-            length = chunking.length(index)
-            if not _fill(reader, plain[:length]):
-                raise changed(source)
-            cipher.seal(index, plain[:length], sealed[: length + TAG_SIZE])
-            writer.write(sealed[:length])
-            yield plain[:length], sealed[length : length + TAG_SIZE]
-        after = os.fstat(reader.fileno())
-        if (after.st_size, after.st_mtime_ns) != (entry.size, before.st_mtime_ns):
-            raise changed(source)
-
-
-def _fill(reader: FileIO, buffer: memoryview) -> bool:
-    while buffer:
-        if not (count := reader.readinto(buffer)):
-            return False
-        buffer = buffer[count:]
-    return True
-
-
-@contextmanager
-def _destination(dest: Path, source: Path) -> Iterator[None]:
-    if dest.resolve().is_relative_to(source.resolve()):
-        raise ConfigError(f"{dest}: lies inside {source}, want a place outside")
-    existed = dest.exists()
-    try:
-        dest.mkdir(parents=True, exist_ok=True)
-        if any(dest.iterdir()):
-            raise ConfigError(f"{dest}: not empty, want an empty or absent directory")
-        (dest / OBJECTS).mkdir()
+    manner = manner or Manner()
+    if dest.resolve().is_relative_to(plan.source.resolve()):
+        raise ConfigError(f"{dest}: lies inside {plan.source}, want a place outside")
+    with machine_errors(dest), Destination.hold(dest) as place:
+        _check(place, before, release, resume=manner.resume)
+        place.furnish()
+        if before is not None:
+            plan = plan.keeping(_there(before, place), same=manner.same)
+        updated = len(plan.kept)
+        cut = place.journal(release.model_key)
+        if cut.records and cut.chunk_log2 != release.chunk_log2:
+            raise ConfigError(f"{dest}: its chunks are {1 << cut.chunk_log2} bytes, want the same to resume")
+        plan = plan.keeping(one for one in cut.finished if place.has_object(one.file))
+        place.remove_objects(cut.object_ids - plan.kept.keys())
+        writer = JournalWriter(model_key=release.model_key, salt=entropy(32), chunk_log2=release.chunk_log2)
+        finished = {one.file.object_id: one for one in cut.finished if one.file.object_id in plan.kept}
         try:
-            yield
+            with closing(JournalFile(place, writer, finished)) as journal:
+                work = _Work(plan, place, release, journal, manner, announce)
+                work.seal()
+                work.verify()
+                root = work.commit(before, entropy, keep)
         except BaseException:
-            _remove(dest, keep_directory=existed)
+            if not finished:
+                place.give_up()
             raise
-    except OSError as error:
-        where = os.fsdecode(error.filename or dest)
-        raise MachineError(f"{where}: {(error.strerror or 'failed').lower()}") from error
+    sealed = [one.file.size for one in finished.values()]
+    return Sealed(root=root, sealed=len(sealed), sealed_bytes=sum(sealed), kept=updated)
 
 
-def _remove(dest: Path, *, keep_directory: bool) -> None:
-    shutil.rmtree(dest / OBJECTS, ignore_errors=True)
-    for name in (TAGS, _PARTIAL, MANIFEST):
-        (dest / name).unlink(missing_ok=True)
-    if not keep_directory:
-        with suppress(OSError):
-            dest.rmdir()
+def index_of(manifest: Manifest, *, root: bytes, manifest_size: int, tags_size: int) -> Index:
+    """What tells a carrier without the key which files belong to a tree."""
+    tags = (manifest.tags_sha256, tags_size)
+    return Index.of(root=root, manifest_size=manifest_size, tags=tags, files=manifest.objects)
 
 
-@contextmanager
-def _create(path: Path) -> Iterator[BinaryIO]:
-    with os.fdopen(os.open(path, _CREATE, 0o644), "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+def settle_tree(store: SealedStore, dest: Path) -> None:
+    """Tidy up behind a seal that was cut between its commit and its end."""
+    volume = store.volume
+    size = (dest / MANIFEST).stat().st_size
+    index = index_of(volume.manifest, root=volume.root, manifest_size=size, tags_size=volume.tags_size)
+    with machine_errors(dest), Destination.hold(dest) as place:
+        if place.root != volume.root:
+            raise MachineError(f"{dest}: changed meanwhile, want one writer")
+        place.settle(index)
 
 
-def _write(path: Path, content: bytes) -> None:
-    with _create(path) as file:
-        file.write(content)
+def _check(place: Destination, before: SealedStore | None, release: Release, *, resume: bool) -> None:
+    root, at = place.root, place.path
+    if before is None and root is not None:
+        raise ConfigError(f"{at}: holds a sealed tree, want --update, or an empty or absent directory")
+    if place.cut and not resume:
+        way = "removing the directory" if root is None else "`strongroom prune`"
+        raise ConfigError(f"{at}: a seal into it was cut: --resume goes on, {way} gives it up")
+    if place.foreign() or (before is None and not resume and any(at.iterdir())):
+        raise ConfigError(f"{at}: not empty, want an empty or absent directory")
+    if before is None:
+        return
+    if root != before.volume.root:
+        raise MachineError(f"{at}: changed while it was updated, want one writer")
+    if release.epoch <= (epoch := before.header.epoch):
+        raise ConfigError(f"{at}: epoch is {epoch}, want it to grow: got {release.epoch}")
+    if release.chunk_log2 != before.header.chunk_log2:
+        raise ConfigError(
+            f"{at}: its chunks are {before.header.chunk_size} bytes, want the same in an update"
+        )
 
 
-def sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _there(before: SealedStore, place: Destination) -> Iterator[Finished]:
+    return (Finished(one.file, bytes(one.tags)) for one in before.objects if place.has_object(one.file))
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One seal, once it is settled what has to be done."""
+
+    plan: Plan
+    place: Destination
+    release: Release
+    journal: JournalFile
+    manner: Manner
+    announce: Announce
+
+    def seal(self) -> None:
+        due, chunk_log2 = self.plan.due, self.release.chunk_log2
+        total = sum(file.size for file in due)
+        self.place.check_space(total + total // 1000 + _SPARE)
+        jobs = [
+            SealingObject(
+                self.plan.source / file.path,
+                self.place.objects,
+                file,
+                chunk_log2=chunk_log2,
+                hashed=self.manner.hashed,
+                record=self.journal.record,
+            )
+            for file in due
+        ]
+        Crew(lambda: Room(chunk_log2), workers=self.manner.workers).run(jobs, self.announce("sealing", total))
+
+    def verify(self) -> None:
+        """What this seal wrote, and the one before the cut; what an update kept is for `strongroom check`."""
+        if not self.manner.verify:
+            return
+        chunk_log2, done = self.release.chunk_log2, [*self.journal.finished.values()]
+        opened = [OpenedObject.of(one.file, one.tags, chunk_log2=chunk_log2) for one in done]
+        show = self.announce("verifying", sum(one.file.size for one in done))
+        directory = open_directory(self.place.objects, None, OBJECTS)
+        try:
+            jobs = [Checking(one, lambda opened: StoredObject(opened, directory)) for one in opened]
+            Crew(lambda: Room(chunk_log2), workers=self.manner.workers).run(jobs, show)
+        finally:
+            os.close(directory)
+        if bad := [(one, job.damage[0]) for one, job in zip(done, jobs, strict=True) if job.damage]:
+            self.place.remove_objects(
+                one.file.object_id for one, _ in bad
+            )  # sealed again when this is resumed
+            raise MachineError(f"{self.place.path}: {bad[0][1]}: it does not read back as it was written")
+
+    def commit(self, before: SealedStore | None, entropy: Entropy, keep: Callable[[bytes], None]) -> bytes:
+        entries, tags = list[Entry](), bytearray()
+        for entry in self.plan.entries:
+            if isinstance(entry, SealedFile):
+                done = self.journal.finished.get(entry.object_id)
+                tags += self.plan.kept[entry.object_id] if done is None else done.tags
+                entry = entry if done is None else replace(entry, sha256=done.file.sha256)  # noqa: PLW2901
+            entries.append(entry)
+        digest = sha256(tags).digest()
+        manifest = Manifest(name=self.plan.name, entries=tuple(entries), tags_sha256=digest)
+        volume_id = None if before is None else before.header.volume_id
+        data = seal_manifest(*self.release.head(entropy, volume_id=volume_id), manifest)
+        self.place.write(f"{TAGS}/{digest.hex()}", bytes(tags))
+        root = self.place.commit(data, keep)
+        self.place.settle(index_of(manifest, root=root, manifest_size=len(data), tags_size=len(tags)))
+        return root

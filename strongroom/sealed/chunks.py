@@ -1,8 +1,8 @@
 """One object's chunks: how many, how long, and how each is sealed and opened.
 
-AES-256-GCM under the file's own key. nonce = u32 BE domain || u64 BE index, domain 1 on the last chunk and 0
-before; associated data = file id || u64 BE index. Nonces repeat for no key, because a file key seals one
-version of one file. Source: docs/formats/sealed.md, section 5.
+AES-256-GCM under the object's own key. nonce = u32 BE domain || u64 BE index, domain 1 on the last chunk and 0
+before; associated data = object id || u64 BE index. Nonces repeat for no key, because a key seals one object,
+once. Source: docs/formats/sealed.md, section 5.
 """
 
 from dataclasses import dataclass
@@ -49,18 +49,18 @@ class Chunking:
 
 
 class ChunkCipher:
-    """Seals and opens the chunks of one file by index. Usable from several threads."""
+    """Seals and opens the chunks of one object by index. Usable from several threads."""
 
-    __slots__ = ("_aead", "_file_id", "_last")
+    __slots__ = ("_aead", "_last", "_object_id")
 
-    def __init__(self, *, key: bytes, file_id: bytes, chunking: Chunking) -> None:
+    def __init__(self, *, key: bytes, object_id: bytes, chunking: Chunking) -> None:
         self._aead = AESGCM(key)
-        self._file_id = file_id
+        self._object_id = object_id
         self._last = chunking.count - 1
 
     def seal(self, index: int, plaintext: Octets, out: Octets) -> None:
         """Fill `out`, exactly TAG_SIZE longer than the plaintext, with ciphertext || tag."""
-        self._aead.encrypt_into(self._nonce(index), plaintext, _AAD.pack(self._file_id, index), out)
+        self._aead.encrypt_into(self._nonce(index), plaintext, _AAD.pack(self._object_id, index), out)
 
     def open(self, index: int, sealed: Octets, out: Octets) -> None:
         """Fill `out` with the plaintext of ciphertext || tag.
@@ -69,7 +69,7 @@ class ChunkCipher:
         wipe them.
         """
         try:
-            self._aead.decrypt_into(self._nonce(index), sealed, _AAD.pack(self._file_id, index), out)
+            self._aead.decrypt_into(self._nonce(index), sealed, _AAD.pack(self._object_id, index), out)
         except InvalidTag:
             raise VerifyError(f"chunk {index}: tag does not verify") from None
 

@@ -2,13 +2,13 @@
 
     off len field       encoding       rule
       0   8 magic       b"SRSEALED"    exact
-      8   2 version     u16 BE         1
+      8   2 version     u16 BE         2
      10   1 suite       u8             a Suite member
      11   1 chunk_log2  u8             16..20, a chunk is 2**n bytes of plaintext
      12   4 reserved    bytes          all zero
      16   8 epoch       u64 BE         1..2**53-1, grows with every release of the model
-     24  16 volume_id   bytes          random
-     40  32 salt        bytes          random, fresh for every seal
+     24  16 volume_id   bytes          random, kept when a tree is updated
+     40  32 salt        bytes          random, fresh for every MANIFEST
      72  32 commitment  bytes          derived from the model key and the salt
 
 Source: docs/formats/sealed.md, section 3.
@@ -22,7 +22,7 @@ from typing import Final, Self
 from strongroom.errors import FormatError
 
 MAGIC: Final = b"SRSEALED"
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_EPOCH: Final = 2**53 - 1  # every JSON reader can hold it
 DEFAULT_CHUNK_LOG2: Final = 17
 _LAYOUT: Final = Struct(">8sHBB4sQ16s32s32s")

@@ -1,12 +1,13 @@
-"""From one model key: a commitment, the manifest's key, and a key for every file.
+"""From one model key: a commitment, the manifest's key, and the key of a journal.
 
-    PRK          = HKDF-Extract(SHA-256, salt = header.salt, ikm = model key)
-    commitment   = HKDF-Expand(PRK, "strongroom/sealed/v1/commitment", 32)
-    manifest key = HKDF-Expand(PRK, "strongroom/sealed/v1/manifest", 32)
-    file key     = HKDF-Expand(PRK, "strongroom/sealed/v1/file" || file id, 32)
+    PRK          = HKDF-Extract(SHA-256, salt, ikm = model key)
+    commitment   = HKDF-Expand(PRK, "strongroom/sealed/v2/commitment", 32)
+    manifest key = HKDF-Expand(PRK, "strongroom/sealed/v2/manifest", 32)
+    journal key  = HKDF-Expand(PRK, "strongroom/sealed/v2/journal", 32)
 
-GCM does not commit to its key: one ciphertext can open under two. The commitment, compared before anything is
-decrypted, closes that. Source: docs/formats/sealed.md, section 2.
+The salt stands in the header of the file that the key is for. Objects have keys of their own, random ones, in the
+manifest. GCM does not commit to its key: one ciphertext can open under two. The commitment, compared before
+anything is decrypted, closes that. Source: docs/formats/sealed.md, section 2.
 """
 
 from hmac import compare_digest
@@ -18,14 +19,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from strongroom.errors import FormatError, VerifyError
 
 KEY_SIZE: Final = 32
-FILE_ID_SIZE: Final = 16
-_LABEL: Final = b"strongroom/sealed/v1/"
+_LABEL: Final = b"strongroom/sealed/v2/"
 
 Octets: TypeAlias = bytes | bytearray | memoryview
 
 
 class VolumeKeys:
-    """Keys of one sealed tree. Drop it as soon as the file keys are made: Python cannot wipe it."""
+    """Keys under one salt. Drop it as soon as the manifest is open: Python cannot wipe it."""
 
     __slots__ = ("_prk",)
 
@@ -43,18 +43,14 @@ class VolumeKeys:
     def manifest_key(self) -> bytes:
         return self._expand(b"manifest")
 
-    def file_key(self, file_id: bytes) -> bytes:
-        """The key of exactly one version of one file. A file id is random and never used twice."""
-        if len(file_id) != FILE_ID_SIZE:
-            raise FormatError(f"file id: got {len(file_id)} bytes, want {FILE_ID_SIZE}")
-        return self._expand(b"file" + file_id)
+    @property
+    def journal_key(self) -> bytes:
+        return self._expand(b"journal")
 
-    def check_commitment(self, commitment: bytes) -> None:
-        """Raise VerifyError unless the tree was sealed under this very model key."""
+    def check_commitment(self, commitment: bytes, subject: str) -> None:
+        """Raise VerifyError unless `subject` was sealed under this very model key."""
         if not compare_digest(self.commitment, commitment):
-            raise VerifyError(
-                "manifest: key commitment does not match, want the key this tree was sealed with"
-            )
+            raise VerifyError(f"{subject}: key commitment does not match, want the key it was sealed with")
 
     def _expand(self, info: bytes) -> bytes:
         return HKDFExpand(SHA256(), KEY_SIZE, _LABEL + info).derive(self._prk)

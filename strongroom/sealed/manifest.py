@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self, TypeAlias
 
 from strongroom.errors import FormatError
-from strongroom.sealed.keys import FILE_ID_SIZE
+from strongroom.sealed.keys import KEY_SIZE
 from strongroom.sealed.paths import MAX_PATH, check_link, check_path, parent
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
 
@@ -21,20 +21,31 @@ MAX_NAME: Final = 128  # characters of a volume name
 MAX_SIZE: Final = 1 << 48  # bytes of one file
 OBJECT_ID_SIZE: Final = 16
 _MAX_MTIME: Final = 2**40  # seconds
+_MAX_NANOS: Final = 999_999_999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Directory:
+class _Named:
+    """What every entry has: its place in the tree, and when its content changed last."""
+
     path: str
-    mode: int
-    mtime: int
+    mtime: int  # seconds
+    nanos: int = 0  # nanoseconds beyond them
+
+    @property
+    def mtime_ns(self) -> int:
+        """The same moment in nanoseconds since 1970."""
+        return self.mtime * 1_000_000_000 + self.nanos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InlineFile:
-    path: str
+class Directory(_Named):
     mode: int
-    mtime: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineFile(_Named):
+    mode: int
     content: bytes = field(repr=False)
 
     @property
@@ -43,16 +54,17 @@ class InlineFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SealedFile:
-    """A file kept as an object. `sha256` is the digest of its plaintext, the one model-signing tools sign."""
+class SealedFile(_Named):
+    """A file kept as an object, under a key of its own that seals this version of this file and nothing else.
 
-    path: str
+    `sha256` is the digest of its plaintext, the one model-signing tools sign; None when the sealer left it out.
+    """
+
     mode: int
-    mtime: int
     size: int
     object_id: bytes
-    file_id: bytes
-    sha256: bytes
+    key: bytes = field(repr=False)
+    sha256: bytes | None = None
 
     @property
     def object_name(self) -> str:
@@ -61,9 +73,7 @@ class SealedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Symlink:
-    path: str
-    mtime: int
+class Symlink(_Named):
     target: str
 
 
@@ -85,7 +95,7 @@ class Manifest:
         _check_order(self.entries)
         _check_links(self.entries)
         _check_unique("object id", (file.object_id for file in self.objects))
-        _check_unique("file id", (file.file_id for file in self.objects))
+        _check_unique("key of an object", (file.key for file in self.objects))
         for entry in self.entries:
             _check_entry(entry)
 
@@ -100,13 +110,13 @@ class Manifest:
         name, tags = raw.text("name"), raw.octets("tags_sha256", 32)
         entries = raw.rows("entries")
         raw.end()
-        return cls(name=name, tags_sha256=tags, entries=tuple(map(_parse_entry, entries)))
+        return cls(name=name, tags_sha256=tags, entries=tuple(map(parse_entry, entries)))
 
     def pack(self) -> bytes:
         body = pack_json(
             {
                 "name": self.name,
-                "entries": [_pack_entry(entry) for entry in self.entries],
+                "entries": [pack_entry(entry) for entry in self.entries],
                 "tags_sha256": self.tags_sha256.hex(),
             }
         )
@@ -148,13 +158,14 @@ def _check_unique(what: str, ids: Iterable[bytes]) -> None:
     seen: set[bytes] = set()
     for one in ids:
         if one in seen:
-            raise FormatError(f"manifest: {what} {one.hex()} is there twice")
+            raise FormatError(f"manifest: {what} is there twice")
         seen.add(one)
 
 
 def _check_entry(entry: Entry) -> None:
     at = f"manifest: {entry.path!r}"
     _in_range(entry.mtime, 0, _MAX_MTIME, f"{at}: mtime")
+    _in_range(entry.nanos, 0, _MAX_NANOS, f"{at}: nanos")
     if isinstance(entry, Symlink):
         return
     _in_range(entry.mode, 0, 0o777, f"{at}: mode")
@@ -163,8 +174,9 @@ def _check_entry(entry: Entry) -> None:
     if isinstance(entry, SealedFile):
         _in_range(entry.size, INLINE_BELOW, MAX_SIZE, f"{at}: size")
         _in_range(len(entry.object_id), OBJECT_ID_SIZE, OBJECT_ID_SIZE, f"{at}: length of object id")
-        _in_range(len(entry.file_id), FILE_ID_SIZE, FILE_ID_SIZE, f"{at}: length of file id")
-        _in_range(len(entry.sha256), 32, 32, f"{at}: length of sha256")
+        _in_range(len(entry.key), KEY_SIZE, KEY_SIZE, f"{at}: length of key")
+        if entry.sha256 is not None:
+            _in_range(len(entry.sha256), 32, 32, f"{at}: length of sha256")
 
 
 def _in_range(value: int, low: int, high: int, subject: str) -> None:
@@ -172,54 +184,50 @@ def _in_range(value: int, low: int, high: int, subject: str) -> None:
         raise FormatError(f"{subject} is {value}, want {low}..{high}")
 
 
-def _pack_entry(entry: Entry) -> JSON:
+def pack_entry(entry: Entry) -> JSON:
+    """One entry as it stands in the body of a MANIFEST."""
+    packed: dict[str, JSON] = {"path": entry.path, "mtime": entry.mtime, "nanos": entry.nanos}
     match entry:
         case Directory():
-            return {"type": "directory", "path": entry.path, "mode": entry.mode, "mtime": entry.mtime}
+            return packed | {"type": "directory", "mode": entry.mode}
         case Symlink():
-            return {"type": "symlink", "path": entry.path, "mtime": entry.mtime, "target": entry.target}
+            return packed | {"type": "symlink", "target": entry.target}
         case InlineFile():
-            return {
-                "type": "inline",
-                "path": entry.path,
-                "mode": entry.mode,
-                "mtime": entry.mtime,
-                "content": b64u(entry.content),
-            }
+            return packed | {"type": "inline", "mode": entry.mode, "content": b64u(entry.content)}
         case SealedFile():
-            return {
+            digest: dict[str, JSON] = {} if entry.sha256 is None else {"sha256": entry.sha256.hex()}
+            return packed | digest | {
                 "type": "object",
-                "path": entry.path,
                 "mode": entry.mode,
-                "mtime": entry.mtime,
                 "size": entry.size,
                 "object_id": entry.object_id.hex(),
-                "file_id": entry.file_id.hex(),
-                "sha256": entry.sha256.hex(),
-            }
+                "key": entry.key.hex(),
+            }  # fmt: skip
 
 
-def _parse_entry(value: JSON) -> Entry:
+def parse_entry(value: JSON) -> Entry:
+    """One entry, its members exactly those of its type. What they may say is checked with the whole manifest."""
     raw = _Fields(value, "manifest: entry")
-    kind, path, mtime = raw.text("type"), raw.text("path"), raw.whole("mtime")
+    kind, path, mtime, nanos = raw.text("type"), raw.text("path"), raw.whole("mtime"), raw.whole("nanos")
     entry: Entry
     match kind:
         case "directory":
-            entry = Directory(path=path, mtime=mtime, mode=raw.whole("mode"))
+            entry = Directory(path=path, mtime=mtime, nanos=nanos, mode=raw.whole("mode"))
         case "symlink":
-            entry = Symlink(path=path, mtime=mtime, target=raw.text("target"))
+            entry = Symlink(path=path, mtime=mtime, nanos=nanos, target=raw.text("target"))
         case "inline":
             content = unb64u(raw.text("content"), "manifest: content")
-            entry = InlineFile(path=path, mtime=mtime, mode=raw.whole("mode"), content=content)
+            entry = InlineFile(path=path, mtime=mtime, nanos=nanos, mode=raw.whole("mode"), content=content)
         case "object":
             entry = SealedFile(
                 path=path,
                 mtime=mtime,
+                nanos=nanos,
                 mode=raw.whole("mode"),
                 size=raw.whole("size"),
                 object_id=raw.octets("object_id", OBJECT_ID_SIZE),
-                file_id=raw.octets("file_id", FILE_ID_SIZE),
-                sha256=raw.octets("sha256", 32),
+                key=raw.octets("key", KEY_SIZE),
+                sha256=raw.octets("sha256", 32) if raw.has("sha256") else None,
             )
         case _:
             raise FormatError(f"manifest: type is {kind!r}, want directory, symlink, inline or object")
@@ -235,6 +243,9 @@ class _Fields:
             raise FormatError(f"{at}: got {type(value).__name__}, want an object")
         self._left: dict[str, JSON] = dict(value)
         self._at = at
+
+    def has(self, key: str) -> bool:
+        return key in self._left
 
     def text(self, key: str) -> str:
         if not isinstance(value := self._left.pop(key, None), str):

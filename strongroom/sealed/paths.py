@@ -7,7 +7,7 @@ against a sealer's mistake, and keep a hostile one from reaching past the mount 
 from collections.abc import Mapping
 from typing import Final
 
-from strongroom.errors import FormatError
+from strongroom.errors import ConfigError, FormatError
 
 MAX_PATH: Final = 4096  # bytes of UTF-8
 MAX_PART: Final = 255  # bytes of UTF-8
@@ -62,6 +62,30 @@ def check_link(path: str, *, links: Mapping[str, str], names: Mapping[str, bool]
             raise FormatError(f"manifest: link {path!r} points to {links[path]!r}, which is not in the tree")
         elif rest and not names[place]:
             raise FormatError(f"manifest: link {path!r} goes through {place!r}, which is not a directory")
+
+
+def follow(path: str, links: Mapping[str, str]) -> str:
+    """Where a path leads in a tree whose links were all checked; "" is its top.
+
+    ConfigError when it leaves the tree, or needs more than MAX_HOPS links.
+    """
+    place, rest, hops = "", path.split("/"), 0
+    while rest:
+        part = rest.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not place:
+                raise ConfigError(f"{path}: leaves the tree")
+            place = parent(place)
+            continue
+        place = f"{place}/{part}" if place else part
+        if place in links:
+            hops += 1
+            if hops > MAX_HOPS:
+                raise ConfigError(f"{path}: needs more than {MAX_HOPS} links")
+            place, rest = parent(place), links[place].split("/") + rest
+    return place
 
 
 def _utf8(text: str) -> bytes:

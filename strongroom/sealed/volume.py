@@ -6,7 +6,7 @@ and then, with TAGS at hand, their digest. Nothing is decrypted before the first
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final
+from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,6 +30,12 @@ class OpenedObject:
     cipher: ChunkCipher = field(repr=False)
     tags: memoryview = field(repr=False)
 
+    @classmethod
+    def of(cls, file: SealedFile, tags: Octets, *, chunk_log2: int) -> Self:
+        chunking = Chunking(file.size, chunk_log2)
+        cipher = ChunkCipher(key=file.key, object_id=file.object_id, chunking=chunking)
+        return cls(file, chunking, cipher, memoryview(tags))
+
     def tag(self, index: int) -> memoryview:
         return self.tags[index * TAG_SIZE : (index + 1) * TAG_SIZE]
 
@@ -41,12 +47,16 @@ class Volume:
     header: ManifestHeader
     manifest: Manifest
     root: bytes
-    _keys: VolumeKeys = field(repr=False)
 
     @property
     def tags_size(self) -> int:
         """Exact length of TAGS in bytes."""
         return TAG_SIZE * sum(self.chunking(file).count for file in self.manifest.objects)
+
+    @property
+    def tags_name(self) -> str:
+        """The file name of TAGS under tags/."""
+        return self.manifest.tags_sha256.hex()
 
     def chunking(self, file: SealedFile) -> Chunking:
         return Chunking(file.size, self.header.chunk_log2)
@@ -59,12 +69,8 @@ class Volume:
             raise VerifyError(f"tags: digest is {digest.hex()}, want {self.manifest.tags_sha256.hex()}")
         opened, rest = [], memoryview(tags)
         for file in self.manifest.objects:
-            chunking = self.chunking(file)
-            length = TAG_SIZE * chunking.count
-            cipher = ChunkCipher(
-                key=self._keys.file_key(file.file_id), file_id=file.file_id, chunking=chunking
-            )
-            opened.append(OpenedObject(file, chunking, cipher, rest[:length]))
+            length = TAG_SIZE * self.chunking(file).count
+            opened.append(OpenedObject.of(file, rest[:length], chunk_log2=self.header.chunk_log2))
             rest = rest[length:]
         return tuple(opened)
 
@@ -83,15 +89,15 @@ def open_volume(data: bytes, *, model_key: Octets, epoch: int, root: bytes) -> V
     if (found := root_digest(data)) != root:
         raise VerifyError(f"manifest: root digest is {found.hex()}, want {root.hex()}")
     keys = VolumeKeys(model_key=model_key, salt=header.salt)
-    keys.check_commitment(header.commitment)
+    keys.check_commitment(header.commitment, "manifest")
     try:
         body = AESGCM(keys.manifest_key).decrypt(_NONCE, data[SIZE:], data[:SIZE])
     except InvalidTag:
         raise VerifyError("manifest: tag does not verify") from None
-    return Volume(header, Manifest.parse(body), root, keys)
+    return Volume(header, Manifest.parse(body), root)
 
 
-def seal_manifest(header: ManifestHeader, manifest: Manifest, keys: VolumeKeys) -> bytes:
+def seal_manifest(header: ManifestHeader, keys: VolumeKeys, manifest: Manifest) -> bytes:
     """The bytes of a whole MANIFEST. Call once per salt: the nonce is fixed."""
     clear = header.pack()
     return clear + AESGCM(keys.manifest_key).encrypt(_NONCE, manifest.pack(), clear)

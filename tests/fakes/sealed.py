@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.host.sealed_tree import SealedTree
-from strongroom.host.sealing import Plan, seal_tree
+from strongroom.host.sealing import Manner, Plan, Release, seal_tree
 
 MODEL_KEY: Final = bytes(range(32))
 CHUNK: Final = 64 * 1024
 
 
-def counter() -> Callable[[int], bytes]:
-    """Stands in for secrets.token_bytes: never the same bytes twice, always the same sequence."""
+def counter(label: bytes = b"fake entropy") -> Callable[[int], bytes]:
+    """Stands in for secrets.token_bytes: never the same bytes twice, always the same sequence for a label."""
     numbers = itertools.count()
-    return lambda length: sha256(b"fake entropy %d" % next(numbers)).digest()[:length]
+    return lambda length: sha256(b"%s %d" % (label, next(numbers))).digest()[:length]
 
 
 def pattern(length: int, seed: int = 0) -> bytes:
@@ -36,6 +36,12 @@ class SealedFixture:
     epoch: int
     contents: dict[str, bytes]
     objects: dict[str, Path]  # plaintext path -> object file
+
+    @property
+    def tags(self) -> Path:
+        """The file of tags; there is one."""
+        (path,) = (self.path / "tags").iterdir()
+        return path
 
 
 def make_source(at: Path) -> dict[str, bytes]:
@@ -66,18 +72,16 @@ def seal(source: Path, dest: Path, *, name: str = "tiny", epoch: int = 1, chunk_
     """Seal `source` under MODEL_KEY; the result is the root digest."""
     entropy = counter()
     roots: list[bytes] = []
-    root = seal_tree(
+    sealed = seal_tree(
         Plan.make(source, name=name, dereference=False, entropy=entropy),
         dest,
-        model_key=MODEL_KEY,
-        epoch=epoch,
-        chunk_log2=chunk_log2,
+        Release(model_key=MODEL_KEY, epoch=epoch, chunk_log2=chunk_log2),
         entropy=entropy,
         keep=roots.append,
-        progress=lambda _: None,
+        manner=Manner(workers=2),
     )
-    assert roots == [root]
-    return root
+    assert roots == [sealed.root]
+    return sealed.root
 
 
 def make_sealed(tmp_path: Path, *, epoch: int = 1, chunk_log2: int = 16) -> SealedFixture:

@@ -1,84 +1,69 @@
-"""Mirrors strongroom/cli/seal.py and scrub.py, as a person runs them."""
+"""Mirrors strongroom/cli/seal.py, as a person runs it."""
 
 import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.main import main
-from tests.fakes.sealed import CHUNK, make_source
+from strongroom.host.sealing_object import SealingObject
+from tests.fakes.model import make_model, seal, told
+from tests.fakes.sealed import CHUNK, pattern
+from tests.unit.sealed.test_by_hand import read_tree
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_source(tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "model"
+    return make_model(tmp_path, monkeypatch)
 
 
-def seal(*more: str, source: str = "model", dest: str = "sealed", key: str = "m.key") -> int:
-    return main(["seal", source, dest, "--epoch", "3", "--name", "tiny", "--key-out", key, *more])
+def key(name: str = "m.key") -> VolumeKey:
+    return VolumeKey.parse(Path(name).read_bytes())
 
 
-@pytest.mark.usefixtures("model")
-def test_seal_then_scrub(capsys: pytest.CaptureFixture[str]) -> None:
+def contents(model: Path) -> dict[str, bytes]:
+    files = [path for path in model.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {str(path.relative_to(model)): path.read_bytes() for path in files}
+
+
+def update(*more: str, old: str = "m.key", new: str = "n.key", epoch: int = 4) -> int:
+    words = ["seal", "model", "sealed", "--update", "--key", old, "--epoch", str(epoch), "--key-out", new]
+    return main([*words, *more])
+
+
+def test_seal(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seal("--chunk-kib", "64") == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("sealed   tiny epoch 3: 6 files, ")
-    key = VolumeKey.parse(Path("m.key").read_bytes())
-    assert out[1:] == [f"root     {key.root.hex()}", "key      m.key"]
-    assert key.epoch == 3
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "sealed   tiny epoch 3: 6 files, 917726 bytes",
+        f"root     {key().root.hex()}",
+        "key      m.key",
+    ]
+    assert err == "next     strongroom broker put DIR kbs:///REPOSITORY/TYPE/TAG m.key --policy FILE\n"
+    assert key().epoch == 3
     assert stat.S_IMODE(os.stat("m.key").st_mode) == 0o600
-    assert main(["scrub", "sealed", "--key", "m.key"]) == 0
-    assert (
-        capsys.readouterr().out == f"genuine  tiny epoch 3: 16 chunks, 917704 bytes, root {key.root.hex()}\n"
-    )
+    assert read_tree(Path("sealed"), key().key) == contents(model)
+    assert sorted(os.listdir()) == ["m.key", "model", "sealed"]
 
 
 @pytest.mark.usefixtures("model")
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert seal("--json") == 0
-    result = json.loads(capsys.readouterr().out)
-    root = VolumeKey.parse(Path("m.key").read_bytes()).root.hex()
-    assert result == {
-        "name": "tiny",
-        "epoch": 3,
-        "root": root,
-        "files": 6,
-        "bytes": 917_726,
-        "key": "m.key",
-    }
-    assert main(["scrub", "sealed", "--key", "m.key", "--json"]) == 0
+    assert seal("--json", "--no-sha256", "--no-verify", "--workers", "3") == 0
     assert json.loads(capsys.readouterr().out) == {
         "name": "tiny",
         "epoch": 3,
-        "root": root,
-        "chunks": 8,
-        "damaged": [],
+        "root": key().root.hex(),
+        "files": 6,
+        "bytes": 917_726,
+        "key": "m.key",
+        "sealed": 3,
+        "kept": 0,
+        "freed": 0,
     }
-
-
-@pytest.mark.guarantee("G4")
-@pytest.mark.usefixtures("model")
-def test_scrub_names_what_is_damaged(capsys: pytest.CaptureFixture[str]) -> None:
-    assert seal("--chunk-kib", "64") == 0
-    path = next(path for path in Path("sealed/objects").iterdir() if path.stat().st_size == 4 * CHUNK)
-    data = bytearray(path.read_bytes())
-    data[CHUNK + 1] ^= 1
-    data[-1] ^= 1
-    path.write_bytes(data)
-    capsys.readouterr()
-    assert main(["scrub", "sealed", "--key", "m.key"]) == 5
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.splitlines() == [
-        f"object {path.name}: chunk 1: tag does not verify",
-        f"object {path.name}: chunk 3: tag does not verify",
-        "strongroom: sealed: 2 of 16 chunks or files are damaged, want none",
-    ]
 
 
 @pytest.mark.guarantee("G16")
@@ -105,6 +90,10 @@ def test_refusals_leave_nothing_behind(model: Path, capsys: pytest.CaptureFixtur
     [
         (["--epoch", "0"], "--epoch: got 0, want a whole number 1..2**53-1"),
         (["--name", "a b"], "--name: manifest: name is 'a b', want 1..128 letters, digits or ._/:+-"),
+        (["--workers", "0"], "--workers: got 0, want at least 1"),
+        (["--update"], "seal: want --update and --key together, the key of the release that is there"),
+        (["--key", "k"], "seal: want --update and --key together, the key of the release that is there"),
+        (["--checksum"], "seal: --checksum is for --update"),
     ],
 )
 def test_arguments_are_checked_first(more: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,24 +102,169 @@ def test_arguments_are_checked_first(more: list[str], line: str, capsys: pytest.
     assert os.listdir() == ["model"]
 
 
-@pytest.mark.guarantee("G11")
 @pytest.mark.usefixtures("model")
-def test_a_broken_key_file_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert seal() == 0
-    text = Path("m.key").read_text()
-    Path("m.key").write_text(text.replace('"key":"', '"key":"!'))
-    capsys.readouterr()
-    assert main(["scrub", "sealed", "--key", "m.key"]) == 4
-    err = capsys.readouterr().err
-    assert err.startswith("strongroom: m.key: volume key: ")
-    assert json.loads(text)["key"] not in err
+def test_a_new_tree_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seal", "model", "sealed", "--epoch", "1", "--key-out", "m.key"]) == 3
+    assert capsys.readouterr().err == "strongroom: seal: want --name, as clients will ask for it\n"
 
 
-@pytest.mark.guarantee("G5")
-@pytest.mark.usefixtures("model")
-def test_scrub_wants_the_epoch_of_the_key(capsys: pytest.CaptureFixture[str]) -> None:
+# Updates
+
+
+def test_an_update(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seal() == 0
-    Path("m.key").write_text(Path("m.key").read_text().replace('"epoch":3', '"epoch":4'))
+    first = key()
+    (model / "exact.bin").write_bytes(pattern(3 * CHUNK, 8))
     capsys.readouterr()
-    assert main(["scrub", "sealed", "--key", "m.key"]) == 6
-    assert capsys.readouterr().err == "strongroom: manifest: epoch is 3, want 4\n"
+    assert update() == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("sealed   tiny epoch 4: 6 files, ")
+    assert out[1] == "kept     2 of 3 objects, as they were"
+    assert key("n.key").epoch == 4 and key("n.key").key != first.key
+    assert read_tree(Path("sealed"), key("n.key").key) == contents(model)
+    assert key() == first  # of use as long as a machine asks for the old release
+    assert main(["check", "sealed", "--key", "m.key"]) == 6
+
+
+def test_an_update_by_contents(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal() == 0
+    os.utime(model / "exact.bin")
+    status = (model / "model-1.safetensors").stat()
+    with (model / "model-1.safetensors").open("r+b") as file:
+        file.write(b"changed")  # behind the back of its time
+    os.utime(model / "model-1.safetensors", ns=(0, status.st_mtime_ns))
+    new = ["--epoch", "4", "--key-out", "n.key"]
+    result = told(capsys, "seal", "model", "sealed", "--update", "--key", "m.key", "--checksum", *new)
+    assert (result["sealed"], result["kept"]) == (1, 2)
+    assert read_tree(Path("sealed"), key("n.key").key) == contents(model)
+
+
+def test_an_update_that_prunes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal() == 0
+    (model / "exact.bin").unlink()
+    capsys.readouterr()
+    assert update("--prune", "--name", "other") == 0
+    assert f"freed    {4 * CHUNK + 128} bytes" in capsys.readouterr().out.splitlines()
+    assert len(os.listdir("sealed/objects")) == 2 and len(os.listdir("sealed/tags")) == 1
+    assert read_tree(Path("sealed"), key("n.key").key) == contents(model)
+    assert main(["check", "sealed", "--key", "n.key"]) == 0
+    assert "other epoch 4" in capsys.readouterr().out
+
+
+@pytest.mark.guarantee("G16")
+@pytest.mark.usefixtures("model")
+def test_updates_that_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal() == 0
+    capsys.readouterr()
+    for more, code, line in (
+        ({"epoch": 3}, 3, "strongroom: sealed: epoch is 3, want it to grow: got 3\n"),
+        ({"old": "none.key"}, 8, "strongroom: none.key: no such file or directory\n"),
+    ):
+        assert update(**more) == code
+        assert capsys.readouterr().err == line
+    assert update("--chunk-kib", "64") == 3
+    assert "its chunks are 131072 bytes, want the same" in capsys.readouterr().err
+    assert seal(key="o.key") == 3
+    assert capsys.readouterr().err.startswith("strongroom: sealed: holds a sealed tree, want --update")
+    assert sorted(os.listdir()) == ["m.key", "model", "sealed"]
+
+
+# Cut and resumed
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let so many objects come to an end, then fail with `error`."""
+
+    def arrange(count: int, error: BaseException) -> None:
+        left, finish = [count], SealingObject.finish
+
+        def cutting(job: SealingObject) -> None:
+            if not left[0]:
+                raise error
+            left[0] -= 1
+            finish(job)
+
+        monkeypatch.setattr(SealingObject, "finish", cutting)
+
+    return arrange
+
+
+def test_a_full_disk_costs_nothing_that_was_done(
+    model: Path, cut: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(2, OSError(28, "No space left on device"))
+    assert seal("--workers", "1") == 8
+    goes_on = "what is finished is kept, the same command with --resume goes on"
+    assert capsys.readouterr().err == f"strongroom: sealed: no space left on device; {goes_on}\n"
+    monkeypatch.undo()
+    monkeypatch.chdir(model.parent)
+    assert main(["check", "sealed", "--key", "m.key"]) == 4
+    assert "m.key: the key of a seal that was cut" in capsys.readouterr().err
+    assert seal() == 3  # without --resume nothing is touched, neither the tree nor the key
+    assert "m.key: exists" in capsys.readouterr().err
+    assert seal(key="o.key") == 3
+    assert "a seal into it was cut: --resume goes on" in capsys.readouterr().err
+    assert not Path("o.key").exists()
+    assert seal("--resume", key="o.key") == 5
+    assert "journal: key commitment does not match" in capsys.readouterr().err
+    assert not Path("o.key").exists()
+    assert seal("--resume", epoch=4) == 3
+    assert "m.key: epoch is 3, want 4" in capsys.readouterr().err
+    assert seal("--resume") == 0
+    assert read_tree(Path("sealed"), key().key) == contents(model)
+    assert sorted(os.listdir()) == ["m.key", "model", "sealed"]
+    assert sorted(os.listdir("sealed")) == ["INDEX", "MANIFEST", "objects", "tags"]
+
+
+@pytest.mark.usefixtures("model")
+def test_ctrl_c_says_how_to_go_on(cut: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    cut(1, KeyboardInterrupt())
+    assert seal("--workers", "1") == 130
+    assert capsys.readouterr().err == (
+        "seal: what is finished is kept, the same command with --resume goes on\n"
+    )
+
+
+@pytest.mark.usefixtures("model")
+def test_a_failure_before_anything_was_done(cut: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    cut(0, OSError(28, "No space left on device"))
+    assert seal() == 8
+    assert capsys.readouterr().err == "strongroom: sealed: no space left on device\n"
+    assert os.listdir() == ["model"]
+
+
+def test_to_resume_what_is_complete_is_no_harm(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal() == 0
+    first = key()
+    Path("sealed/JOURNAL").write_bytes(b"")  # as if cut behind the commit
+    Path("sealed/INDEX").unlink()
+    assert seal("--resume") == 0
+    assert key() == first and read_tree(Path("sealed"), first.key) == contents(model)
+    assert sorted(os.listdir("sealed")) == ["INDEX", "MANIFEST", "objects", "tags"]
+
+
+@pytest.mark.guarantee("G16")
+@pytest.mark.usefixtures("model")
+def test_the_key_of_another_tree_is_not_resumed_with(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal() == 0
+    before = Path("m.key").read_bytes()
+    assert seal("--resume", dest="other") == 3
+    assert "m.key: opens a finished tree" in capsys.readouterr().err
+    assert seal(dest="other", key="o.key") == 0
+    assert seal("--resume", dest="other") == 3
+    assert "m.key: opens another tree" in capsys.readouterr().err
+    assert Path("m.key").read_bytes() == before
+
+
+def test_the_key_survives_a_failure_behind_the_commit(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal() == 0
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("strongroom.host.destination.Destination.settle", fail)
+    assert update() == 8  # nothing had changed, so not one object was finished
+    assert read_tree(Path("sealed"), key("n.key").key) == contents(model)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import ConfigError, MachineError
-from strongroom.host.plain_tree import open_plain, scan
+from strongroom.host.plain_tree import open_plain, read_at, scan, stamp
 from strongroom.sealed.manifest import INLINE_BELOW, Directory, Entry, InlineFile, SealedFile, Symlink
 from tests.fakes.sealed import counter
 
@@ -23,12 +23,14 @@ def test_what_a_directory_holds(tmp_path: Path) -> None:
     (tmp_path / "sub" / "large").chmod(0o4755)
     (tmp_path / "link").symlink_to("sub/large")
     os.utime(tmp_path / "sub" / "small", (5, -5))
+    os.utime(tmp_path / "sub" / "large", ns=(0, 7_000_000_008))
     found = entries(tmp_path)
     assert list(found) == ["link", "sub", "sub/large", "sub/small"]
     assert isinstance(found["sub"], Directory) and found["sub"].mode == 0o750
     small, large = found["sub/small"], found["sub/large"]
     assert isinstance(small, InlineFile) and small.content == b"x" * (INLINE_BELOW - 1) and small.mtime == 0
     assert isinstance(large, SealedFile) and large.size == INLINE_BELOW and large.mode == 0o755
+    assert (large.mtime, large.nanos, large.sha256) == (7, 8, None) and len(large.key) == 32
     assert isinstance(found["link"], Symlink) and found["link"].target == "sub/large"
 
 
@@ -112,3 +114,31 @@ def test_a_file_that_became_something_else(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(MachineError, match="changed while it was sealed"):
         open_plain(tmp_path / "fifo")
+
+
+def test_a_file_is_read_across_its_holes(tmp_path: Path) -> None:
+    sparse, size = tmp_path / "sparse", 5 << 20
+    with sparse.open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"data")
+        file.truncate(size)
+    content = bytes(1 << 20) + b"data" + bytes(size - (1 << 20) - 4)
+    with open_plain(sparse) as file:
+        for offset in (0, (1 << 20) - 2, 1 << 20, (1 << 20) + 3, 3 << 20, size - 100):
+            out = bytearray(b"x" * 100)
+            assert read_at(file.fileno(), offset, memoryview(out))
+            assert out == content[offset : offset + 100]
+        for offset in (size - 99, size, size + 5):  # the hole at the end does not go on behind it
+            assert not read_at(file.fileno(), offset, memoryview(bytearray(100)))
+        assert stamp(os.fstat(file.fileno()))[0] == size
+
+
+def test_a_file_system_that_tells_no_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lseek(*_: int) -> int:
+        raise OSError(22, "Invalid argument")
+
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.setattr("strongroom.host.plain_tree.os.lseek", lseek)
+    out = bytearray(7)
+    with open_plain(tmp_path / "file") as file:
+        assert read_at(file.fileno(), 0, memoryview(out)) and out == b"content"

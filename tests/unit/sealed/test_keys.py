@@ -13,14 +13,15 @@ KEY, SALT = bytes(range(32)), b"salt" * 8
 def expand(info: bytes) -> bytes:
     """HKDF for one block, by RFC 5869."""
     prk = hmac.digest(SALT, KEY, "sha256")
-    return hmac.digest(prk, b"strongroom/sealed/v1/" + info + b"\x01", "sha256")
+    return hmac.digest(prk, b"strongroom/sealed/v2/" + info + b"\x01", "sha256")
 
 
 def test_keys_are_hkdf_with_these_labels() -> None:
     keys = VolumeKeys(model_key=KEY, salt=SALT)
     assert keys.commitment == expand(b"commitment")
     assert keys.manifest_key == expand(b"manifest")
-    assert keys.file_key(b"i" * 16) == expand(b"file" + b"i" * 16)
+    assert keys.journal_key == expand(b"journal")
+    assert len({keys.commitment, keys.manifest_key, keys.journal_key}) == 3
 
 
 @pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
@@ -29,16 +30,11 @@ def test_a_model_key_has_32_bytes(length: int) -> None:
         VolumeKeys(model_key=bytes(length), salt=SALT)
 
 
-def test_a_file_id_has_16_bytes() -> None:
-    with pytest.raises(FormatError, match="file id: got 15 bytes"):
-        VolumeKeys(model_key=KEY, salt=SALT).file_key(bytes(15))
-
-
 def test_another_key_does_not_meet_the_commitment() -> None:
     commitment = VolumeKeys(model_key=KEY, salt=SALT).commitment
-    VolumeKeys(model_key=bytearray(KEY), salt=SALT).check_commitment(commitment)
-    with pytest.raises(VerifyError, match="key commitment does not match"):
-        VolumeKeys(model_key=bytes(32), salt=SALT).check_commitment(commitment)
+    VolumeKeys(model_key=bytearray(KEY), salt=SALT).check_commitment(commitment, "manifest")
+    with pytest.raises(VerifyError, match=r"^journal: key commitment does not match"):
+        VolumeKeys(model_key=bytes(32), salt=SALT).check_commitment(commitment, "journal")
 
 
 @pytest.mark.guarantee("G11")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,9 +25,10 @@ LARGE = SealedFile(
     path="large",
     mode=0o600,
     mtime=5,
+    nanos=123_456_789,
     size=INLINE_BELOW,
     object_id=b"o" * 16,
-    file_id=b"f" * 16,
+    key=b"secret-key" + b"k" * 22,
     sha256=b"s" * 32,
 )
 LINK = Symlink(path="link", mtime=5, target="d/small")
@@ -37,6 +39,13 @@ def test_round_trip() -> None:
     assert Manifest.parse(MANIFEST.pack()) == MANIFEST
     assert MANIFEST.objects == (LARGE,)
     assert LARGE.object_name == "6f" * 16
+    assert LARGE.mtime_ns == 5_123_456_789 and FOLDER.mtime_ns == 5_000_000_000
+
+
+def test_a_digest_may_be_left_out() -> None:
+    without = with_entries(second(sha256=None))
+    assert b"sha256" not in without.pack().replace(b"tags_sha256", b"")
+    assert Manifest.parse(without.pack()) == without
 
 
 def test_an_empty_tree_is_a_tree() -> None:
@@ -73,6 +82,9 @@ def entry(number: int, **members: Any) -> Callable[[Any], None]:
         (entry(0, mode=0o4755), "mode is 2541, want 0..511"),
         (entry(0, mode=True), "mode is bool, want a whole number"),
         (entry(0, mtime=-1), "mtime is -1"),
+        (entry(0, nanos=-1), "nanos is -1"),
+        (entry(3, nanos=10**9), "nanos is 1000000000"),
+        (lambda raw: raw["entries"][1].pop("nanos"), "nanos is NoneType, want a whole number"),
         (entry(0, path=".."), "has a part '..'"),
         (entry(1, content="aGVsbG8="), "base64url"),
         (entry(1, content="A" * 4 * INLINE_BELOW), "inline size is 196608"),
@@ -80,6 +92,12 @@ def entry(number: int, **members: Any) -> Callable[[Any], None]:
         (entry(2, size=(1 << 48) + 1), "size is"),
         (entry(2, object_id="../" + "0" * 29), "object_id is not 32 lowercase hex digits"),
         (entry(2, sha256=None), "sha256 is NoneType"),
+        (entry(2, sha256="00"), "sha256 is not 64 lowercase hex digits"),
+        (entry(2, key="00" * 31), "key is not 64 lowercase hex digits"),
+        (entry(2, key="AA" * 32), "key is not 64 lowercase hex digits"),
+        (lambda raw: raw["entries"][2].pop("key"), "key is NoneType, want text"),
+        (entry(2, file_id="00" * 16), "unknown member 'file_id'"),
+        (entry(1, key="00" * 32), "unknown member 'key'"),
         (entry(3, target="../out"), "leaves the tree"),
         (entry(3, target="x" * 4096), "target of 4096 bytes"),
     ],
@@ -94,17 +112,16 @@ def with_entries(*entries: Entry) -> Manifest:
 
 
 def second(**members: Any) -> SealedFile:
-    fields = {name: getattr(LARGE, name) for name in LARGE.__slots__}
-    return SealedFile(**fields | {"path": "large-2", "object_id": b"O" * 16, "file_id": b"F" * 16} | members)
+    return replace(LARGE, **{"path": "large-2", "object_id": b"O" * 16, "key": b"K" * 32} | members)
 
 
 @pytest.mark.guarantee("G4")
 def test_no_two_files_share_an_object_or_a_key() -> None:
     with_entries(LARGE, second())
-    with pytest.raises(FormatError, match=r"object id .* is there twice"):
+    with pytest.raises(FormatError, match=r"^manifest: object id is there twice$"):
         with_entries(LARGE, second(object_id=LARGE.object_id))
-    with pytest.raises(FormatError, match=r"file id .* is there twice"):
-        with_entries(LARGE, second(file_id=LARGE.file_id))
+    with pytest.raises(FormatError, match=r"^manifest: key of an object is there twice$"):
+        with_entries(LARGE, second(key=LARGE.key))
 
 
 def test_a_file_is_no_parent() -> None:
@@ -119,5 +136,15 @@ def test_names_are_plain(name: str) -> None:
         check_name(name)
 
 
-def test_content_stays_out_of_repr() -> None:
+@pytest.mark.guarantee("G11")
+def test_content_and_keys_stay_out_of_repr() -> None:
     assert "hello" not in repr(MANIFEST)
+    assert "secret-key" not in repr(MANIFEST) and "key" not in repr(LARGE)
+
+
+@pytest.mark.guarantee("G11")
+@pytest.mark.parametrize("member", [{"key": LARGE.key.hex() + "0"}, {"key": LARGE.key.hex().upper()}])
+def test_no_error_shows_a_key(member: dict[str, str]) -> None:
+    with pytest.raises(FormatError) as caught:
+        Manifest.parse(changed(entry(2, **member)))
+    assert LARGE.key.hex()[:8] not in str(caught.value).lower()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from strongroom.errors import FormatError
-from strongroom.sealed.paths import check_link, check_path, parent
+from strongroom.errors import ConfigError, FormatError
+from strongroom.sealed.paths import check_link, check_path, follow, parent
 
 
 @pytest.mark.parametrize("path", ["a", "a/b/c", ".hidden", "a b", "ü/日本", "x" * 255, "..a/b.."])
@@ -98,3 +98,27 @@ def test_a_link_that_only_looks_inside_is_refused() -> None:
     # By its letters d/e/back/.. is d/e. Followed, d/e/back is the top, and its parent is outside.
     with pytest.raises(FormatError, match="leaves the tree"):
         check("l", "d/e/back/../x", d__e__back="../..")
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("a/b", "a/b"),
+        ("/a//b/", "a/b"),
+        ("l", "d/x"),
+        ("m/x", "d/x"),
+        ("m/../n", "n"),
+        ("d/up/l", "d/x"),
+        (".", ""),
+        ("d/..", ""),
+    ],
+)
+def test_paths_are_followed_as_the_kernel_would(path: str, place: str) -> None:
+    assert follow(path, {"l": "m/x", "m": "d", "d/up": ".."}) == place
+
+
+def test_no_path_leads_out() -> None:
+    with pytest.raises(ConfigError, match="leaves the tree"):
+        follow("a/../..", {})
+    with pytest.raises(ConfigError, match="needs more than 40 links"):
+        follow("l", {"l": "l"})

@@ -1,0 +1,43 @@
+"""A new key and a new epoch for a sealed tree: MANIFEST is written anew, objects and tags stay as they are."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from strongroom.errors import ConfigError, MachineError
+from strongroom.host.destination import Destination, machine_errors
+from strongroom.host.plain_tree import Entropy
+from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealing import Release, index_of
+from strongroom.sealed.volume import seal_manifest
+
+
+def rekey_tree(
+    store: SealedStore,
+    dest: Path,
+    *,
+    model_key: bytes | memoryview,
+    epoch: int,
+    entropy: Entropy,
+    keep: Callable[[bytes], None],
+    name: str | None = None,
+) -> bytes:
+    """Put `store`, opened from `dest`, under a new model key; the result is the new root digest.
+
+    `keep` is called with it right before the commit. Until then the old key opens the tree, from then on the new one.
+    """
+    if epoch <= store.header.epoch:
+        raise ConfigError(f"{dest}: epoch is {store.header.epoch}, want it to grow: got {epoch}")
+    release = Release(model_key=model_key, epoch=epoch, chunk_log2=store.header.chunk_log2)
+    manifest = replace(store.manifest, name=name or store.manifest.name)
+    with machine_errors(dest), Destination.hold(dest) as place:
+        if place.cut:
+            raise ConfigError(f"{dest}: a seal into it was cut: finish it with --resume, or give it up")
+        if place.root != store.volume.root:
+            raise MachineError(f"{dest}: changed meanwhile, want one writer")
+        head = release.head(entropy, volume_id=store.header.volume_id)
+        data = seal_manifest(*head, manifest)
+        root = place.commit(data, keep)
+        tags_size = store.volume.tags_size
+        place.settle(index_of(manifest, root=root, manifest_size=len(data), tags_size=tags_size))
+    return root
