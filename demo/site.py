@@ -19,6 +19,7 @@ from demo.container import Bind, Container, container
 from demo.network import Cable, cable
 from demo.payload import BUILD, ROOT, Payload, make_payload
 from demo.silicon.vtpm import vtpm
+from demo.silicon.vtpm_authority import certify
 from strongroom.errors import MachineError
 from strongroom.host.run import PIPE, Child, run, spawn
 
@@ -83,6 +84,7 @@ class Site:
     broker_ca: str = ""
     measurement: str = ""
     ark_sha256: str = ""
+    vtpm_root_sha256: str = ""
     tsm: Path = field(default_factory=Path)
 
     @property
@@ -171,7 +173,7 @@ def site(workshop: Workshop, folder: Path, scenario: Scenario | None = None) -> 
         made.userdata = scenario.edit(_userdata(made, scenario))
         (folder / "seed" / "user-data").write_bytes(scenario.handed_over(made.userdata))
         _silicon(made, scenario, stack)
-        stack.enter_context(vtpm(folder / "vtpm"))
+        made.vtpm_root_sha256 = certify(stack.enter_context(vtpm(folder / "vtpm"))).hex()
         _policies(made, scenario)
         if scenario.broker == "ours":
             _broker(made, stack)
@@ -242,10 +244,13 @@ def _policies(made: Site, scenario: Scenario) -> None:
         f"host_data: [{host_data}]\n"
         "products: [Genoa]\n"
         "minimum_tcb: {bootloader: 1, tee: 0, snp: 1, microcode: 1}\n"
-        f"insecure_simulated_roots: [{made.ark_sha256}]\n"
     )
-    (made.folder / "broker-policy.yaml").write_text(text)
-    made.policy.write_text(f"{text}model: {{root: {new.root}, minimum_epoch: {new.epoch}}}\n")
+    (made.folder / "broker-policy.yaml").write_text(f"{text}insecure_simulated_roots: [{made.ark_sha256}]\n")
+    made.policy.write_text(
+        f"{text}insecure_simulated_roots: [{made.ark_sha256}, {made.vtpm_root_sha256}]\n"
+        f"model: {{root: {new.root}, minimum_epoch: {new.epoch}}}\n"
+        "tpm: {states: [{name: demo, pcrs: {pcr15: events}}]}\n"
+    )
     made.strongroom(
         "broker",
         "put",

@@ -13,13 +13,16 @@ from types import TracebackType
 from guest import evidence
 from guest.attester import Attester
 from guest.boot import boot
+from guest.collateral import ISSUERS, KeptCollateral
 from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.judge import DIRECTORY, judge
 from guest.machine import units
+from guest.machine.azure import Paravisor
 from guest.machine.listeners import inherited, wanted
 from guest.machine.rtmr import MEASUREMENTS, RTMR
 from guest.machine.sev_guest import silicon
+from guest.machine.vtpm import VTPM
 from guest.record import Record, sentence
 from guest.stages.serve import TARGET, UNITS
 from guest.system import System
@@ -60,7 +63,15 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         gpus = GPUs(judge(args.collateral))
         teardown.callback(gpus.close)
         rtmr = RTMR() if MEASUREMENTS.is_dir() else None
-        attester = Attester(silicon(args.tsm), args.tpm, rtmr=rtmr, devices=gpus.evidence)
+        vtpm = await _vtpm(args)
+        attester = Attester(
+            silicon(args.tsm),
+            vtpm,
+            paravisor=_paravisor(vtpm),
+            rtmr=rtmr,
+            devices=gpus.evidence,
+            kept=KeptCollateral(args.collateral),
+        )
         credentials, requests = (wanted(listeners, name) for name in ("credentials", "evidence"))
         await teardown.enter_async_context(
             alongside(grants.serve(credentials), evidence.serve(requests, attester))
@@ -78,6 +89,20 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         record.end("serving")
         notify("READY=1")
         await keep_watch(system)
+
+
+async def _vtpm(args: argparse.Namespace) -> VTPM | None:
+    if args.tpm is None:
+        return None
+    vtpm = VTPM(args.tpm, issuers=args.collateral / ISSUERS)
+    if (gap := await asyncio.to_thread(vtpm.prepare)) is not None:
+        print(f"strongroom-agent: {gap}", file=sys.stderr, flush=True)
+    return vtpm
+
+
+def _paravisor(vtpm: VTPM | None) -> Paravisor | None:
+    report = vtpm.paravisor_report if vtpm is not None else None
+    return Paravisor(report) if report is not None else None
 
 
 async def _stop_parts(
@@ -114,12 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tsm", type=Path, default=Path("/sys/kernel/config/tsm/report"), help="configfs-tsm reports"
     )
-    parser.add_argument("--tpm", type=Path, default=None, help="vTPM to extend as well, e.g. /dev/tpmrm0")
+    parser.add_argument(
+        "--tpm", type=Path, default=None, help="vTPM to extend and to quote, e.g. /dev/tpmrm0"
+    )
     parser.add_argument(
         "--engine", type=Path, default=Path("/usr/lib/strongroom/engine"), help="the engine's venv"
     )
     parser.add_argument(
-        "--collateral", type=Path, default=DIRECTORY, help="what makers of GPUs signed, to judge them by"
+        "--collateral", type=Path, default=DIRECTORY, help="what makers signed about this machine"
     )
     parser.add_argument("--run", type=Path, default=Path("/run/strongroom"), help="where boot.json goes")
     return parser

@@ -1,28 +1,38 @@
 """The one place in the guest that asks the silicon for evidence, and keeps the event log it commits to.
 
 Registers follow the log where there are any: PCR 15 takes the SHA-256 of every new head; RTMR 3 takes every event's
-digest, which makes it equal to the head.
+digest, which makes it equal to the head. A vTPM whose key somebody vouches for adds a quote to every bundle; on Azure
+that quote is the only fresh part, and the paravisor's report takes the place of the hardware's.
 """
 
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from guest.machine import tpm
+from guest.collateral import KeptCollateral
+from guest.machine.azure import Paravisor
 from guest.machine.rtmr import RTMR
 from guest.machine.tsm import Silicon, TSMReport
-from strongroom.errors import PolicyError
-from strongroom.evidence.binding import MAGIC, SIZE, Purpose, gpu_digest, gpu_nonce, is_reserved, report_data
-from strongroom.evidence.bundle import Bundle, TEEKind
+from guest.machine.vtpm import VTPM
+from strongroom.errors import MachineError, PolicyError
+from strongroom.evidence.binding import (
+    MAGIC,
+    SIZE,
+    Purpose,
+    gpu_digest,
+    gpu_nonce,
+    is_reserved,
+    report_data,
+    tpm_nonce,
+)
+from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.gpu import GPUEvidence
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.tdx import TDXQuote
-
-PCR: Final = 15  # free for the operating system; the image masks systemd's own use of it
+from strongroom.evidence.vtpm import TPMEvidence
 
 Devices = Callable[[bytes], Awaitable[tuple[GPUEvidence, ...]]]  # evidence of every GPU over a nonce
 
@@ -33,7 +43,7 @@ async def no_devices(_nonce: bytes) -> tuple[GPUEvidence, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    tee: TEEKind
+    tee: Literal["snp", "tdx"]
     measurement: bytes  # the launch digest, or MRTD: 48 bytes
     committed: bytes  # HOST_DATA or MRCONFIGID, which the launcher sets: 32 or 48 bytes
 
@@ -44,12 +54,15 @@ class Attester:
     def __init__(
         self,
         tsm: Silicon,
-        tpm_path: Path | None = None,
+        vtpm: VTPM | None = None,
         *,
+        paravisor: Paravisor | None = None,
         rtmr: RTMR | None = None,
         devices: Devices = no_devices,
+        kept: KeptCollateral | None = None,
     ) -> None:
-        self._tsm, self._tpm_path, self._rtmr, self._devices = tsm, tpm_path, rtmr, devices
+        self._tsm, self._vtpm, self._paravisor, self._rtmr = tsm, vtpm, paravisor, rtmr
+        self._devices, self._kept = devices, kept
         self._log = EventLog(())
         self._turn = asyncio.Lock()
 
@@ -62,8 +75,8 @@ class Attester:
         event = Event(name, payload)
         async with self._turn:
             log = self._log.extend(event)
-            if self._tpm_path is not None:
-                await asyncio.to_thread(_extend, self._tpm_path, hashlib.sha256(log.head).digest())
+            if self._vtpm is not None:
+                await asyncio.to_thread(self._vtpm.extend, hashlib.sha256(log.head).digest())
             if self._rtmr is not None:
                 await asyncio.to_thread(self._rtmr.extend, event.digest)
             self._log = log
@@ -76,16 +89,18 @@ class Attester:
             wanted = report_data(
                 purpose=purpose, challenge=challenge, key=key, gpu_digest=gpu_digest(gpus), context=log.head
             )
-            made = await asyncio.to_thread(self._tsm.report, wanted)
-        return Bundle(
+            made, quote = await asyncio.to_thread(self._made, wanted)
+        bundle = Bundle(
             tee=made.tee,
             report=made.outblob,
             certificates=made.auxblob,
             gpus=gpus,
+            tpm=quote,
             events=log,
             purpose=purpose,
             challenge=challenge,
         )
+        return bundle if self._kept is None else await asyncio.to_thread(self._kept.complete, bundle)
 
     async def for_broker(self, kbs_report_data: bytes) -> tuple[bytes, bytes]:
         """Report and certificate table over report data of the key broker's shape, and of no other."""
@@ -94,23 +109,40 @@ class Attester:
             raise PolicyError(
                 "broker report data: not of the key broker's shape, want 33 to 48 significant bytes"
             )
+        if self._paravisor is not None:
+            raise MachineError("broker report data: on azure no report of the hardware can carry it")
         made = await self._report(kbs_report_data)
-        return made.outblob, made.auxblob
+        if self._kept is None or made.tee != "snp":
+            return made.outblob, made.auxblob
+        return made.outblob, await asyncio.to_thread(self._kept.table, made.outblob, made.auxblob)
 
     async def launch(self) -> Launch:
         """What the silicon says of this machine before anything else is known (report data: zeros)."""
-        made = await self._report(bytes(SIZE))
-        if made.tee == "tdx":
-            body = TDXQuote.parse(made.outblob).body
-            return Launch(tee=made.tee, measurement=body.mr_td, committed=body.mr_config_id)
-        report = SNPReport.parse(made.outblob)
-        return Launch(tee=made.tee, measurement=report.measurement, committed=report.host_data)
+        if self._paravisor is not None:
+            said = self._paravisor.launched()
+        else:
+            made = await self._report(bytes(SIZE))
+            is_tdx = made.tee == "tdx"
+            said = TDXQuote.parse(made.outblob).body if is_tdx else SNPReport.parse(made.outblob)
+        if isinstance(said, SNPReport):
+            return Launch(tee="snp", measurement=said.measurement, committed=said.host_data)
+        return Launch(tee="tdx", measurement=said.mr_td, committed=said.mr_config_id)
 
     async def _report(self, data: bytes) -> TSMReport:
         async with self._turn:
             return await asyncio.to_thread(self._tsm.report, data)
 
+    def _made(self, wanted: bytes) -> tuple[TSMReport, TPMEvidence | None]:
+        """A report that carries these report data, or beside it a quote that commits to them, or both."""
+        made = _bare(self._tsm.report(wanted)) if self._paravisor is None else self._paravisor.evidence()
+        quote = None if self._vtpm is None else self._vtpm.quote(tpm_nonce(wanted))
+        if self._paravisor is not None and quote is None:
+            raise MachineError("azure: the vtpm gave no quote, want one: nothing else is fresh")
+        return made, quote
 
-def _extend(path: Path, digest: bytes) -> None:
-    with tpm.opened(path) as device:
-        device.extend(PCR, digest)
+
+def _bare(made: TSMReport) -> TSMReport:
+    """Without the zeros that some hosts put behind a quote."""
+    if made.tee != "tdx":
+        return made
+    return replace(made, outblob=replace(TDXQuote.parse(made.outblob), trailing=b"").pack())

@@ -16,6 +16,7 @@ from guest.peers import unit_of
 from guest.record import sentence
 from strongroom.errors import FormatError, PolicyError, StrongroomError
 from strongroom.evidence.binding import Purpose
+from strongroom.host.evidence import MAX_BYTES
 from strongroom.wire.canonical import JSON, pack_json, parse_json, unb64u
 from strongroom.wire.framing import FrameReader, frame
 
@@ -33,7 +34,7 @@ async def serve(listener: socket.socket, attester: Attester) -> None:
             said = await reply(attester, unit_of(connection), await _request(connection))
         except StrongroomError as error:
             said = {"error": sentence(error)}
-        await asyncio.get_running_loop().sock_sendall(connection, frame(pack_json(said)))
+        await asyncio.get_running_loop().sock_sendall(connection, frame(pack_json(said), max_frame=MAX_BYTES))
 
     await serve_each(listener, answer, within=TIMEOUT)
 

@@ -1,6 +1,7 @@
 """Which GPUs this boot may use, and when work may reach them. Everything here fails closed.
 
-    admit       as many as configured, held by driver and persistence daemon, in confidential mode, not yet ready
+    admit       as many as configured, held by driver and persistence daemon, in confidential mode, not yet ready;
+                the switches between them locked
     attest      fresh evidence of every device, verified
     let_in      the driver's ready flag, set and read back; before it the GPUs take no work
     still_ready nothing of that has changed; every few minutes the evidence is made and verified anew
@@ -15,22 +16,26 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from guest.machine import pci, units
-from guest.machine.gpu import NONCE_SIZE, NVML, CPUCapability, Library, Mode, MultiGPU
+from guest.machine import nscq, pci, units
+from guest.machine.device import NONCE_SIZE
+from guest.machine.gpu import NVML, CPUCapability, Library, Mode, MultiGPU
+from guest.machine.nscq import Protection, Switches
 from guest.machine.units import UnitState
 from strongroom.errors import MachineError, PolicyError
 from strongroom.evidence.gpu import GPUEvidence
+from strongroom.evidence.nvml import NVMLState
 
 PERSISTENCE: Final = "nvidia-persistenced.service"
 PATIENCE: Final = 120.0  # seconds for driver and persistence daemon to come up: eight GPUs attach one by one
 ATTEST_EVERY: Final = 300.0  # seconds between two verifications while serving
 _POLL: Final = 0.25  # seconds
 _PRODUCTION: Final = 2  # environment
+T = TypeVar("T")
 _CPUS: Final = {
     "snp": frozenset({CPUCapability.SEV_SNP, CPUCapability.SNP_VTOM}),
     "tdx": frozenset({CPUCapability.TDX}),
@@ -38,7 +43,8 @@ _CPUS: Final = {
 
 # Raises when devices asked with this nonce are not all genuine, fresh, consistent and as their maker built them.
 Verify = Callable[[Sequence[GPUEvidence], bytes], None]
-Collect = Callable[[bytes], Sequence[GPUEvidence]]
+# The switches, through a library of this driver's version.
+AskSwitches = Callable[[str], AbstractContextManager[Switches]]
 
 
 def unverifiable(_devices: Sequence[GPUEvidence], _nonce: bytes) -> None:
@@ -61,6 +67,7 @@ class Admitted:
     library: Library
     count: int
     mode: Mode
+    state: NVMLState  # what the library said, for the log
     holder: UnitState  # the persistence daemon
 
 
@@ -69,7 +76,7 @@ class Attested:
     """Every device, its evidence verified. The only way to `let_in`."""
 
     devices: tuple[GPUEvidence, ...]
-    driver: str
+    state: NVMLState
 
 
 class GPUs:
@@ -79,7 +86,7 @@ class GPUs:
         self,
         verify: Verify = unverifiable,
         *,
-        switches: Collect | None = None,
+        switches: AskSwitches = nscq.session,
         library: Callable[[], Library] = NVML.open,
         bus: Bus = Bus(),
         holder: Callable[[], Awaitable[UnitState]] = lambda: units.state(PERSISTENCE),
@@ -92,13 +99,14 @@ class GPUs:
         self._admitted: Admitted | None = None
         self._verified_at = 0.0
 
-    async def admit(self, count: int, *, tee: str) -> None:
-        """Hold `count` GPUs to be all there is, under the CPU's `tee`, in confidential mode and without work.
+    async def admit(self, count: int, *, tee: str) -> NVMLState | None:
+        """What the driver says of `count` GPUs that are all there is, under the CPU's `tee`, in confidential mode and
+        without work, their switches locked; None where none are wanted.
 
         Raises PolicyError or MachineError. From here on every bundle carries their evidence.
         """
         if not count:
-            return
+            return None
         self._count_on_bus(count)
         holder = await self._held(count)
         library = await asyncio.to_thread(self._open)
@@ -106,7 +114,10 @@ class GPUs:
             mode = await asyncio.to_thread(_fit, library, count, tee)
             if (ready := await asyncio.to_thread(library.ready)) != 0:
                 raise PolicyError(f"gpu: ready state is {ready} before any attestation, want 0")
-        self._admitted = Admitted(library, count, mode, holder)
+            state = _state(mode, await asyncio.to_thread(library.driver))
+            await self._locked(state.driver)
+        self._admitted = Admitted(library, count, mode, state, holder)
+        return state
 
     async def evidence(self, nonce: bytes) -> tuple[GPUEvidence, ...]:
         """Fresh evidence of every device, as yet unverified; none where none are admitted."""
@@ -186,28 +197,43 @@ class GPUs:
     def _verified(self, admitted: Admitted, nonce: bytes) -> Attested:
         devices = self._collect(admitted, nonce)
         self._verify(devices, nonce)
-        return Attested(devices, admitted.library.driver())
+        return Attested(devices, admitted.state)
 
     def _collect(self, admitted: Admitted, nonce: bytes) -> tuple[GPUEvidence, ...]:
-        devices = [admitted.library.evidence(index, nonce) for index in range(admitted.count)]
+        gpus = [admitted.library.evidence(index, nonce) for index in range(admitted.count)]
+        switches = self._ask_switches(admitted.state.driver, lambda found: _evidence(found, nonce))
+        devices = (*gpus, *switches)
         if len({device.certificates for device in devices}) != len(devices):
             raise PolicyError("gpu: two devices gave the same certificates, want one chain each")
-        return (*devices, *self._collect_switches(admitted, nonce))
+        return devices
 
-    def _collect_switches(self, admitted: Admitted, nonce: bytes) -> Sequence[GPUEvidence]:
+    async def _locked(self, driver: str) -> None:
+        """Returns once every switch is. The fabric manager does it, when it has set all routes."""
+        until = self._clock() + self._patience
+        while True:
+            found = await asyncio.to_thread(self._ask_switches, driver, _protections)
+            if {*found} - {Protection.LOCKED} != {Protection.ENABLED} or self._clock() >= until:
+                return check_locked(found)
+            await asyncio.sleep(_POLL)
+
+    def _ask_switches(self, driver: str, ask: Callable[[Switches], list[T]]) -> list[T]:
+        """What all switches on the bus answer; where there are none, their library stays closed."""
         wanted = len(pci.nvidia_switches(self._bus.devices))
         if not wanted:
-            return ()
-        if self._switches is None:
-            raise PolicyError(
-                f"gpu: {wanted} switches on the bus, whose evidence this version cannot collect"
-            )
-        if len(found := self._switches(nonce)) != wanted:
-            raise MachineError(
-                f"gpu: {len(found)} of {wanted} switches gave evidence (is libnvidia-nscq of the version of the "
-                f"driver, {admitted.library.driver()}?)"
-            )
-        return found
+            return []
+        with self._switches(driver) as switches:
+            if switches.count != wanted:
+                raise PolicyError(f"gpu: libnvidia-nscq shows {switches.count} switches, want {wanted}")
+            return ask(switches)
+
+
+def _protections(switches: Switches) -> list[int]:
+    return [switches.protection(index) for index in range(switches.count)]
+
+
+def _evidence(switches: Switches, nonce: bytes) -> list[GPUEvidence]:
+    check_locked(_protections(switches))
+    return [switches.evidence(index, nonce) for index in range(switches.count)]
 
 
 def _fit(library: Library, count: int, tee: str) -> Mode:
@@ -251,6 +277,26 @@ def check_mode(mode: Mode | None) -> Mode:
     if mode.environment != _PRODUCTION:
         raise PolicyError(f"gpu: environment is {mode.environment}, want {_PRODUCTION} (production)")
     return mode
+
+
+def check_locked(protections: Sequence[int]) -> None:
+    """PolicyError unless nobody but the GPUs can see what passes through these switches, now or later."""
+    known = {value.value: value.name.lower() for value in Protection}
+    for index, found in enumerate(protections):
+        if found != Protection.LOCKED:
+            raise PolicyError(f"gpu: protection of switch {index} is {known.get(found, found)}, want locked")
+
+
+def _state(mode: Mode, driver: str) -> NVMLState:
+    """At admission and at attestation alike: what can change in between is an error there."""
+    return NVMLState(
+        environment=mode.environment,
+        cc_feature=mode.cc_feature,
+        devtools=mode.devtools,
+        multi_gpu=mode.multi_gpu,
+        driver=driver,
+        ready=0,
+    )
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A software TPM: swtpm behind a unix socket that speaks raw TPM commands."""
 
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +35,13 @@ def vtpm(directory: Path) -> Iterator[Path]:
 
 def _await_socket(server: Path, child: Child) -> None:
     until = time.monotonic() + _START
-    while not server.is_socket():
+    while not _listens(server):  # the file is there a moment before anybody listens
         child.check()
         if time.monotonic() > until:
             raise MachineError(f"vtpm: no socket after {_START:g} s")
         time.sleep(0.02)
+
+
+def _listens(server: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(server)) == 0

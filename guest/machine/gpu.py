@@ -15,14 +15,11 @@ from enum import IntEnum
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import pynvml  # type: ignore[import-untyped]
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificates
 
+from guest.machine.device import answered, check_nonce, cut
 from strongroom.errors import MachineError
 from strongroom.evidence.gpu import GPUEvidence
 
-NONCE_SIZE: Final = 32  # bytes
-_NONCE_AT: Final = slice(4, 36)  # of a report: the request comes first, and its nonce after four bytes
 _UNKNOWN_CALL: Final = frozenset(  # what a driver older than a call answers to it
     {
         pynvml.NVML_ERROR_NOT_SUPPORTED,
@@ -128,8 +125,7 @@ class NVML:
 
     def evidence(self, index: int, nonce: bytes) -> GPUEvidence:
         """A fresh report of one GPU over `nonce` (32 bytes), with its certificates."""
-        if len(nonce) != NONCE_SIZE:
-            raise MachineError(f"gpu {index}: nonce is {len(nonce)} bytes, want {NONCE_SIZE}")
+        check_nonce(nonce, f"gpu {index}")
         return self._call(f"evidence of gpu {index}", lambda: _evidence(index, nonce))
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
@@ -175,27 +171,10 @@ def _evidence(index: int, nonce: bytes) -> GPUEvidence:
     if (kind := _ARCHITECTURES.get(number)) is None:
         raise MachineError(f"gpu {index}: architecture is {number}, want one of {[*_ARCHITECTURES]}")
     found = pynvml.nvmlDeviceGetConfComputeGpuAttestationReport(handle, nonce)
-    report = _cut(found.attestationReport, found.attestationReportSize, f"gpu {index}: report")
-    if report[_NONCE_AT] != nonce:
-        raise MachineError(f"gpu {index}: report answers another nonce than it was asked with")
+    report = cut(bytes(found.attestationReport), found.attestationReportSize, f"gpu {index}: report")
     chain = pynvml.nvmlDeviceGetConfComputeGpuCertificate(handle)
-    pem = _cut(chain.attestationCertChain, chain.attestationCertChainSize, f"gpu {index}: certificates")
-    return GPUEvidence(kind=kind, certificates=_der(pem, f"gpu {index}"), report=report)
-
-
-def _cut(buffer: Any, size: int, what: str) -> bytes:
-    if not 0 < size <= len(buffer):
-        raise MachineError(f"{what}: {size} bytes, want 1..{len(buffer)}")
-    return bytes(buffer[:size])
-
-
-def _der(pem: bytes, what: str) -> bytes:
-    """Leaf first, DER after DER. The C library may count the string's final zero."""
-    try:
-        chain = load_pem_x509_certificates(pem.rstrip(b"\0"))
-    except ValueError as error:
-        raise MachineError(f"{what}: certificates are no PEM chain") from error
-    return b"".join(certificate.public_bytes(Encoding.DER) for certificate in chain)
+    pem = cut(bytes(chain.attestationCertChain), chain.attestationCertChainSize, f"gpu {index}: certificates")
+    return answered(kind, report, pem, nonce=nonce, what=f"gpu {index}")
 
 
 @contextmanager

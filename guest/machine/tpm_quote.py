@@ -1,8 +1,7 @@
 """An attestation key in a TPM, and quotes by it: PCR values signed together with a nonce.
 
-The key is a primary key of the endorsement hierarchy, made from one fixed template: a TPM makes the same key from it
-each time until it is cleared, so there is nothing to store. Where a cloud put a key of its own in the TPM, its handle
-is used instead.
+The key is a primary key of the endorsement hierarchy, made from a template: a TPM makes the same key from it each time
+until it is cleared. Where a cloud left a template of its own, or a key, that is used instead.
 
 Source: TCG TPM 2.0 Library, Part 3 sections 12.4 (ReadPublic), 18.4 (Quote), 24.1 (CreatePrimary), 28.4 (FlushContext).
 """
@@ -82,10 +81,10 @@ class AttestationKey:
 
 
 @contextmanager
-def attestation_key(tpm: TPM) -> Iterator[AttestationKey]:
-    """This TPM's own attestation key."""
+def attestation_key(tpm: TPM, template: bytes = _TEMPLATE) -> Iterator[AttestationKey]:
+    """The attestation key that this TPM makes from a template (TPMT_PUBLIC), by default our own."""
     what = "create_primary"
-    parameters = _sized(bytes(4)) + _sized(_TEMPLATE) + _sized(b"") + bytes(4)  # no secret, no data, no PCRs
+    parameters = _sized(bytes(4)) + _sized(template) + _sized(b"") + bytes(4)  # no secret, no data, no PCRs
     answer = tpm.authorised(TPM_CC_CREATE_PRIMARY, _handle(TPM_RH_ENDORSEMENT), parameters, what, makes=True)
     handle = answer.handle or 0
     try:

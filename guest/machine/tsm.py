@@ -27,7 +27,12 @@ PROVIDERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {  # how each one's r
     "sev_guest": lambda blob: SNPReport.parse(blob).report_data,
     "tdx_guest": lambda blob: TDXQuote.parse(blob).body.report_data,
 }
-_TEES: Final[Mapping[str, TEEKind]] = {"sev_guest": "snp", "tdx_guest": "tdx"}
+_TEES: Final[Mapping[str, TEEKind]] = {
+    "sev_guest": "snp",
+    "tdx_guest": "tdx",
+    "azure_snp": "azure-snp",  # not the kernel's: reports of a paravisor
+    "azure_tdx": "azure-tdx",
+}
 REPORT_DATA_SIZE: Final = 64
 MAX_BLOB: Final = 64 << 10  # bytes; the kernel's own limit for a report and its certificates is 32 KiB
 _MAX_TEXT: Final = 4096  # bytes, a page: the kernel's limit for a text attribute

@@ -3,7 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
-from guest.machine.gpu import NONCE_SIZE
+from guest.machine.device import NONCE_SIZE
 from guest.machine.pci import nvidia_gpus
 from guest.stages.tunnel import Tunnel
 from guest.system import System
@@ -34,8 +34,8 @@ async def _open(system: System, count: int) -> None:
     attested = await system.gpus.attest(secrets.token_bytes(NONCE_SIZE))
     event: dict[str, JSON] = {
         "count": count,
-        "driver": attested.driver,
         "evidence_sha384": gpu_digest(attested.devices).hex(),
+        "nvml": attested.state.to_json(),
     }
     await system.attester.extend("gpu-ready", pack_json(event))
     await system.gpus.let_in(attested)

@@ -9,7 +9,7 @@ from guest.engine import EnginePlan
 from guest.system import System
 from strongroom.errors import PolicyError
 from strongroom.measure.tree import words
-from strongroom.wire.canonical import pack_json
+from strongroom.wire.canonical import JSON, pack_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,11 @@ async def measure(system: System, config: Config) -> Workload:
     plan = engine.plan(config, system.engine_venv)
     system.record.note(engine={"name": "vllm", "version": plan.version, "flags_sha256": plan.flags_sha256})
     # Before anything is asked of the broker: a machine with unfit GPUs gets no key.
-    await system.gpus.admit(config.gpus, tee=launch.tee)
-    await system.attester.extend("gpu", pack_json({"count": config.gpus}))
+    state = await system.gpus.admit(config.gpus, tee=launch.tee)
+    gpus: dict[str, JSON] = {"count": config.gpus}
+    if state is not None:
+        gpus["nvml"] = state.to_json()
+    await system.attester.extend("gpu", pack_json(gpus))
     await system.attester.extend("engine", pack_json(plan.claim()))
     return Workload(config=config, plan=plan, measurement=launch.measurement)
 

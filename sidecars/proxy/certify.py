@@ -61,7 +61,7 @@ async def make_tls_identity(plan: Plan, *, now: datetime) -> TLSIdentity:
     )
     certificate = build(
         key=key,
-        bundle=bundle,
+        bundle=bundle.bare,  # a certificate is short; who connects asks for channel evidence, which brings the rest
         names=plan.names,
         not_before=not_before,
         lifetime=LIFETIME,

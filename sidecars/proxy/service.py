@@ -28,6 +28,7 @@ class Service:
         self.plan = plan
         self.tls = tls  # replaced when it is renewed
         self.receipts = receipts
+        self.collateral = receipts.evidence.collateral  # the newest the agent gave
         self.gate = Gate(plan.tenants, cache=plan.cache, salt_key=secrets.token_bytes(32))
         self.ledger = Ledger()
         self.max_model_len: int | None = None  # tokens, as the engine says

@@ -6,6 +6,7 @@ Order matters for strangers: route, then token, then place, and only then is a b
 import asyncio
 import logging
 import secrets
+from dataclasses import replace
 from typing import Final
 
 from sidecars.proxy.certify import TLSIdentity, channel_evidence
@@ -156,13 +157,13 @@ async def _evidence(service: Service, identity: TLSIdentity, peer: Peer, nonce: 
         except StrongroomError as error:
             _log.warning("evidence: %s", error)
             raise Refusal(503, "evidence_unavailable", "no evidence can be had now") from None
-    signer = service.receipts
+    signer, service.collateral = service.receipts, channel.collateral
     return {
         "channel": channel.to_json(),
         "receipt_key": {
             "key": b64u(signer.spki),
             "not_before": int(signer.not_before.timestamp()),
-            "bundle": signer.evidence.to_json(),
+            "bundle": signer.evidence.bare.to_json(),  # of the same machine: the channel's collateral serves both
         },
     }
 
@@ -172,4 +173,5 @@ def _receipt(service: Service, tenant: Tenant, id: str) -> bytes:
     if signed is None:
         raise not_found()
     signer = service.receipts
-    return envelope.pack(signed, not_before=signer.not_before, evidence=signer.evidence)
+    evidence = replace(signer.evidence, collateral=service.collateral)
+    return envelope.pack(signed, not_before=signer.not_before, evidence=evidence)

@@ -50,7 +50,9 @@ def ear_claims(
                     "driver-version": device.driver_version,
                     "vbios-version": device.vbios_version,
                 }
-                submods[f"{kind}{n}"] = _submodule(gpu, verdict, policy_id, {"nvidia": evidence})
+                submods[f"{kind}{n}"] = _submodule(
+                    gpu, verdict, policy_id, {"nvidia": evidence, **_said(claims)}
+                )
     return {
         "eat_profile": PROFILE,
         "iat": int(now.timestamp()),
@@ -110,6 +112,20 @@ def _cpu(claims: Claims) -> dict[str, JSON]:
     if claims.tpm is not None:
         found["pcrs"] = {str(index): value.hex() for index, value in claims.tpm.pcrs.items()}
     return found
+
+
+def _said(claims: Claims) -> dict[str, JSON]:
+    """Of all devices together, by the measured agent and no device."""
+    if (state := claims.gpu_state) is None:
+        return {}
+    said: dict[str, JSON] = {
+        "cc-mode": state.cc_mode,
+        "devtools": state.devtools_name,
+        "environment": state.environment_name,
+        "driver-version": state.driver,
+        "ready-flag": state.ready_name,
+    }
+    return {"nvml-by-agent": said}
 
 
 def _is_of_devices(result: Result) -> bool:

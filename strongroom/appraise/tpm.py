@@ -9,7 +9,6 @@ the events of the log make of it: extended, for each event, with the SHA-256 of 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Final, Self
 
 from strongroom.appraise.raw import Raw
@@ -72,13 +71,4 @@ def appraise_tpm(
 def _value(want: bytes | str, events: EventLog | None) -> bytes | None:
     if isinstance(want, bytes):
         return want
-    return None if events is None else extended(events)
-
-
-def extended(events: EventLog) -> bytes:
-    """The value of a PCR (SHA-256 bank) that was zero and then extended once for each event."""
-    value, log = bytes(32), EventLog()
-    for event in events.events:
-        log = log.extend(event)
-        value = sha256(value + sha256(log.head).digest()).digest()
-    return value
+    return None if events is None else events.pcr

@@ -68,7 +68,7 @@ def appraise(claims: Claims, policy: Policy, *, now: datetime) -> Verdict:
         *appraise_azure(claims.azure, policy.azure),
         *appraise_tpm(claims.tpm, policy.tpm, claims.events, now),
         *appraise_workload(claims, policy),
-        *appraise_gpus(claims.gpus, claims.devices, policy.gpus, policy.gpu, now),
+        *appraise_gpus(claims, policy.gpus, policy.gpu, now),
     ]
     return Verdict(tuple(results), claims.simulated, claims.not_checked)
 

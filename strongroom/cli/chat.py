@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from strongroom.appraise.policy import Policy
 from strongroom.cli import verdicts
 from strongroom.cli.answer import Answer, StreamedAnswer, WholeAnswer
+from strongroom.cli.kept import Kept, add_collateral, add_fetch
 from strongroom.cli.policyfile import add_policy, load_policy
 from strongroom.cli.receipt import sentence
 from strongroom.cli.terminal import answer_text, is_terminal
 from strongroom.errors import ConfigError, StrongroomError
-from strongroom.host.attested import AttestedConnection
+from strongroom.host.attested import Address, AttestedConnection
 from strongroom.host.exchange import Proof, ProvenExchange
 from strongroom.wire.canonical import JSON, pack_json
 
@@ -33,6 +35,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("url", metavar="URL", help="https://HOST[:PORT]")
     parser.add_argument("question", metavar="QUESTION", help="what to ask; - reads it from stdin")
     add_policy(parser)
+    add_collateral(parser)
+    add_fetch(parser)
     parser.add_argument(
         "--token-file", metavar="FILE", help="file with the bearer token; - reads it from stdin"
     )
@@ -56,13 +60,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     policy = load_policy(args.policy)
     question, token = _question(args), _token(args)
-    with AttestedConnection.open(
-        args.url,
-        policy=policy,
-        roots=policy.roots,
-        now=datetime.now(UTC),
-        timeout=args.timeout,
-    ) as connection:
+    with _connected(args, policy) as connection:
         _tell(verdicts.summary(connection.examination), args)
         if connection.examination.simulated:
             print(verdicts.LOUD, file=sys.stderr)  # even when quiet
@@ -84,6 +82,17 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_result(words, connection, proof)))
     _tell(sentence(proof.receipt), args)
     return 0
+
+
+def _connected(args: argparse.Namespace, policy: Policy) -> AttestedConnection:
+    now = datetime.now(UTC)
+    kept = Kept(args.collateral, roots=policy.roots, now=now, fetches=args.fetch)
+    if args.fetch:
+        kept.examine(Address.parse(args.url), policy, timeout=args.timeout)
+    with kept.telling():
+        return AttestedConnection.open(
+            args.url, policy=policy, roots=policy.roots, now=now, timeout=args.timeout, supply=kept
+        )
 
 
 def _question(args: argparse.Namespace) -> str:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strongroom.cli.collateral_questions import add_questions, questions
+from strongroom.cli.kept import default_directory
 from strongroom.cli.terminal import one_line, table
 from strongroom.errors import ConfigError, StrongroomError
 from strongroom.host.collateral.archive import MAX_ARCHIVE, pack_archive, take_archive
@@ -258,8 +258,7 @@ def _add_shared(verb: argparse.ArgumentParser) -> None:
 def _directory(args: argparse.Namespace) -> Path:
     if args.cache is not None:
         return Path(args.cache)
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "strongroom" / "collateral"
+    return default_directory()
 
 
 def _roots(args: argparse.Namespace) -> Roots:

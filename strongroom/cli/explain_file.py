@@ -14,7 +14,7 @@ from strongroom.cli.question import ders
 from strongroom.cli.terminal import one_line, table
 from strongroom.errors import ConfigError, FormatError, StrongroomError
 from strongroom.evidence import outline, outline_nvidia, outline_tdx, outline_tpm
-from strongroom.evidence.detect import Kind
+from strongroom.evidence.detect import MAX_BYTES, Kind
 from strongroom.evidence.hcl import HCLReport
 from strongroom.evidence.outline import Outline
 from strongroom.evidence.rim import RIM
@@ -26,7 +26,7 @@ from strongroom.evidence.tdx import TDReport, TDXQuote
 from strongroom.evidence.tpm import TPMPublic, TPMQuote, TPMSignature
 from strongroom.wire.canonical import parse_json
 
-_MAX_JSON: Final = 2 << 20
+_MAX_JSON: Final = MAX_BYTES
 _LONGEST: Final = 160  # characters of a value shown
 _OUTLINES: Final[dict[Kind, tuple[Callable[[Outline], None], Callable[[bytes], object]]]] = {
     Kind.SNP: (outline.snp_report, SNPReport.parse),

@@ -10,7 +10,7 @@ from strongroom.cli.question import Answer, Question, claims_facts, freshness, s
 from strongroom.errors import ConfigError, VerifyError
 from strongroom.evidence.binding import Purpose, channel_challenge
 from strongroom.evidence.bundle import Bundle
-from strongroom.evidence.detect import Kind
+from strongroom.evidence.detect import MAX_BYTES, Kind
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.evidence.snp_json import from_kbs
@@ -21,7 +21,7 @@ from strongroom.verify.snp import verify_report
 from strongroom.verify.tdx import verify_quote
 from strongroom.wire.canonical import JSON, parse_json, unb64u
 
-_MAX_JSON: Final = 2 << 20
+_MAX_JSON: Final = MAX_BYTES
 _UNSIGNED: Final = {
     Kind.TDREPORT: "its MAC means something on the machine that made it alone; ask that for a quote",
     Kind.EVENT_LOG: "unsigned; want the tpm quote over its registers beside it",
@@ -68,6 +68,7 @@ def _kept(question: Question) -> Answer:
 
 
 def _verified(question: Question, bundle: Bundle, purpose: Purpose, challenge: bytes, key: bytes) -> Claims:
+    own = question.supplied(bundle)
     return verify_bundle(
         bundle,
         purpose=purpose,
@@ -75,8 +76,8 @@ def _verified(question: Question, bundle: Bundle, purpose: Purpose, challenge: b
         key=key,
         roots=question.roots,
         now=question.now,
-        issuers=question.amd_issuers(),
-        collateral=question.named_collateral(),
+        issuers=own.certificates,
+        collateral=own.collateral,
     )
 
 

@@ -10,7 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from strongroom.cli.pieces import Piece, Pieces
+from strongroom.cli.verdicts import said_of_gpus
 from strongroom.errors import ConfigError, FormatError, VerifyError
+from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.collateral import AMD_CRL, Collateral
 from strongroom.evidence.detect import Kind
 from strongroom.evidence.snp import TCB, SigningKey, SNPReport
@@ -18,6 +20,7 @@ from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.evidence.tdx import TDXQuote
 from strongroom.host.collateral import supply, wanted
 from strongroom.host.collateral.store import Store
+from strongroom.host.collateral.supply import Supplied
 from strongroom.measure.tree import words
 from strongroom.verify.bundle import tdx_collateral
 from strongroom.verify.certificates import load
@@ -137,10 +140,17 @@ class Question:
         items = wanted.for_tdx_quote(quote)
         return tdx_collateral(supply.collateral(items, self.store, roots=self.roots, now=self.now))
 
-    def named_collateral(self) -> Collateral:
-        """What goes with a bundle."""
-        crl = self._amd_crl()
-        return Collateral.of({AMD_CRL: crl} if crl is not None else {})
+    def supplied(self, bundle: Bundle) -> Supplied:
+        """What goes with a bundle: given, or kept."""
+        crl, kept = self._amd_crl(), Supplied()
+        if self.store is not None:
+            items = wanted.for_bundle(bundle, roots=self.roots, now=self.now)
+            kept = supply.at_hand(items, self.store, roots=self.roots, now=self.now)
+        given = Collateral.of({AMD_CRL: crl} if crl is not None else {})
+        issuers = self.amd_issuers()
+        return Supplied(
+            collateral=given.over(kept.collateral), certificates=issuers if issuers.ask else kept.certificates
+        )
 
     def path_of(self, leaf: bytes) -> list[bytes]:
         """The leaf and its issuers among the certificates given, by name, as far as they go."""
@@ -183,6 +193,8 @@ def claims_facts(claims: Claims) -> tuple[tuple[str, str], ...]:
         ]
     if claims.gpus:
         facts.append(("gpus", str(claims.gpus)))
+    if said := said_of_gpus(claims):
+        facts.append(("gpu modes", said))
     return tuple(facts)
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from strongroom.appraise.verdict import appraise
 from strongroom.cli import verdicts
+from strongroom.cli.kept import Kept, add_collateral
 from strongroom.cli.policyfile import add_policy, load_policy
 from strongroom.cli.terminal import one_line
+from strongroom.cli.verify_files import moment
 from strongroom.receipts import envelope
 from strongroom.receipts.receipt import Receipt
+from strongroom.verify.lacking import LackingError
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,6 +31,12 @@ def add_parser(subparsers: Any) -> None:
     )
     verify.add_argument("file", type=Path, metavar="FILE", help="as kept by `strongroom chat --receipt FILE`")
     add_policy(verify)
+    add_collateral(verify)
+    verify.add_argument(
+        "--now",
+        metavar="TIME",
+        help="judge as of this time, at which you know to have had the receipt: nothing in it proves its age (now)",
+    )
     verify.add_argument("--request", type=Path, metavar="FILE", help="exact bytes of the request body")
     verify.add_argument("--response", type=Path, metavar="FILE", help="exact bytes of the response body")
     verify.add_argument("--json", action="store_true", help="print one JSON object")
@@ -37,8 +46,17 @@ def run(args: argparse.Namespace) -> int:
     policy = load_policy(args.policy)
     with args.file.open("rb") as file:
         raw = file.read(envelope.MAX_BYTES + 1)
-    now = datetime.now(UTC)
-    receipt, claims = envelope.verify_envelope(raw, roots=policy.roots, now=now)
+    now = moment(args.now)
+    kept = Kept(args.collateral, roots=policy.roots, now=now)
+    own = kept(envelope.parse(raw)[2])
+    try:
+        receipt, claims = envelope.verify_envelope(
+            raw, roots=policy.roots, now=now, issuers=own.certificates, collateral=own.collateral
+        )
+    except LackingError as error:
+        raise LackingError(
+            f"{error}; want --now with a time at which you had it, or newer --collateral"
+        ) from None
     appraise(claims, policy, now=now).require()
     receipt.require_bodies(
         request_sha256=_hash(args.request) or receipt.request_sha256,

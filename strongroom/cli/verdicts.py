@@ -8,7 +8,7 @@ from typing import Final
 from strongroom.appraise.verdict import Result
 from strongroom.cli.terminal import one_line, table
 from strongroom.errors import FormatError
-from strongroom.evidence.eventlog import EventLog
+from strongroom.evidence.eventlog import PCR, EventLog
 from strongroom.host.attested import Examination, Finding
 from strongroom.measure.tree import words
 from strongroom.verify.claims import Claims
@@ -54,12 +54,24 @@ def to_json(examined: Examination) -> dict[str, JSON]:
         "product": claims.product,
         "model": event(claims.events, "model"),
         "engine": event(claims.events, "engine"),
+        "gpus": claims.gpus,
+        "gpu_state_by_agent": claims.gpu_state.to_json() if claims.gpu_state is not None else None,
         "certificate_sha256": sha256(examined.certificate).hexdigest(),
         "receipt_key_sha256": sha256(examined.receipt_key).hexdigest(),
         "key_exchange": examined.group,
         "not_checked": list(claims.not_checked),
         "verdicts": {finding.purpose.value: finding.verdict.to_json() for finding in examined.findings},
     }
+
+
+def said_of_gpus(claims: Claims) -> str:
+    """What the measured agent says of the GPUs, in words; empty when it says nothing."""
+    if (state := claims.gpu_state) is None:
+        return ""
+    return (
+        f"cc {state.cc_mode}, devtools {state.devtools_name}, environment {state.environment_name}, "
+        f"driver {state.driver}, ready flag {state.ready_name} at that time: the agent's word, no device's"
+    )
 
 
 def event(events: EventLog | None, name: str) -> dict[str, JSON]:
@@ -111,7 +123,11 @@ def _facts(examined: Examination) -> Iterator[str]:
         yield one_line(f"model   {model.get('name')}, epoch {model.get('epoch')}, root {model.get('root')}")
     if engine := event(claims.events, "engine"):
         yield one_line(f"engine  {engine.get('name')} {engine.get('version')}  {_flags(engine)}")
+    if claims.gpus:
+        yield one_line(f"gpus    {claims.gpus}  {said_of_gpus(claims)}")
     yield f"chip    {_chip(claims)}, {claims.leaf.upper()}, report version {claims.report_version}"
+    if (tpm := claims.tpm) is not None:
+        yield f"tpm     quote by key {tpm.key_sha256.hex()[:8]}, {len(tpm.pcrs)} pcrs, pcr {PCR} follows the event log"
     yield f"tls     1.3, key exchange {examined.group or 'unknown'}"
     for gap in claims.not_checked:
         yield one_line(f"not checked: {gap}")

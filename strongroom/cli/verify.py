@@ -9,12 +9,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from strongroom.appraise.policy import Policy
 from strongroom.cli import verdicts
+from strongroom.cli.kept import Kept, add_fetch
 from strongroom.cli.policyfile import add_policy, load_policy
 from strongroom.cli.verify_files import judge_files
 from strongroom.errors import ConfigError, StrongroomError
-from strongroom.host.attested import Address, Candidate, Examination
+from strongroom.host.attested import MAX_EVIDENCE, Address, Examination
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json
 
 
@@ -46,15 +46,17 @@ def add_parser(subparsers: Any) -> None:
         help="keep all evidence as JSON, accepted or not",
     )
 
-    files = parser.add_argument_group("for evidence in files")
-    files.add_argument(
+    add_fetch(parser)
+    parser.add_argument(
         "--collateral",
         action="append",
         default=[],
         metavar="PATH",
-        help="certificates, revocation lists, collateral, reference values: a file, a folder of them, or what "
-        "`strongroom collateral` keeps (may be repeated)",
+        help="your own collateral: the directory of `strongroom collateral` (for a server by default its own, where "
+        "there is one); for evidence in files also certificates, lists and reference values, and may be repeated",
     )
+
+    files = parser.add_argument_group("for evidence in files")
     files.add_argument("--now", metavar="TIME", help="judge as of this time, as 2026-01-31T12:00:00Z (now)")
     files.add_argument("--nonce", metavar="HEX", help="what the evidence must have been made for")
     files.add_argument(
@@ -71,12 +73,16 @@ def _is_url(target: str) -> bool:
 
 
 def _server(args: argparse.Namespace) -> int:
-    for option in ("collateral", "now", "nonce", "key"):
+    for option in ("now", "nonce", "key"):
         if getattr(args, option):
             raise ConfigError(f"--{option}: for evidence in files, not for a server")
+    if len(args.collateral) > 1:
+        raise ConfigError(f"--collateral: {len(args.collateral)} for a server, want one directory")
     policy, address = load_policy(args.policy), Address.parse(args.target)
+    own = Path(args.collateral[0]) if args.collateral else None
+    kept = Kept(own, roots=policy.roots, now=datetime.now(UTC), fetches=args.fetch)
     try:
-        examined = _examine(address, policy, args.timeout)
+        examined = kept.examine(address, policy, timeout=args.timeout)
     except StrongroomError as error:
         if args.json:
             print(json.dumps(_failed(address, error)))
@@ -102,13 +108,8 @@ def evidence_file(examined: Examination) -> dict[str, JSON]:
         "certificate": b64u(examined.certificate),
         "nonce": b64u(examined.nonce),
         "exporter": b64u(examined.exporter),
-        "answer": parse_json(examined.answer, "evidence answer"),
+        "answer": parse_json(examined.answer, "evidence answer", max_bytes=MAX_EVIDENCE),
     }
-
-
-def _examine(address: Address, policy: Policy, timeout: float) -> Examination:
-    with Candidate.dial(address, timeout=timeout) as candidate:
-        return candidate.examine(policy=policy, roots=policy.roots, now=datetime.now(UTC))
 
 
 def _failed(address: Address, error: StrongroomError) -> dict[str, JSON]:

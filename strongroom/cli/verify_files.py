@@ -38,8 +38,10 @@ def judge_files(args: argparse.Namespace) -> int:
     for option in ("save_certificate", "save_evidence"):
         if getattr(args, option) is not None:
             raise ConfigError(f"--{option.replace('_', '-')}: for a server, not for evidence in files")
+    if args.fetch:
+        raise ConfigError("--fetch: for a server; evidence in files is verified without any network")
     policy = load_policy(args.policy) if args.policy is not None else None
-    now = _moment(args.now)
+    now = moment(args.now)
     try:
         answer = verify_pieces(_question(args, policy, now))
         verdict = _verdict(answer, policy, now)
@@ -82,7 +84,8 @@ def _is_store(path: Path) -> bool:
     return path.is_dir() and any(_KEPT.fullmatch(file.name) for file in path.iterdir())
 
 
-def _moment(text: str | None) -> datetime:
+def moment(text: str | None) -> datetime:
+    """The time of an option --now, by default the present; ConfigError."""
     if text is None:
         return datetime.now(UTC)
     try:

@@ -18,7 +18,7 @@ Purpose and challenge are repeated here for people and for storage; a verifier c
 expected and never learns them from here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final, Literal, Self, TypeGuard, get_args
 
@@ -73,6 +73,11 @@ class Bundle:
     def digest(self) -> bytes:
         """SHA-256 of the evidence as canonical JSON. Collateral, which may be renewed, is not part of it."""
         return sha256(pack_json(as_json(self._evidence()))).digest()
+
+    @property
+    def bare(self) -> Self:
+        """The same evidence without its collateral."""
+        return replace(self, collateral=Collateral())
 
     def to_json(self) -> dict[str, JSON]:
         return {key: as_json(value) for key, value in self._members().items()}

@@ -12,7 +12,7 @@ from strongroom.evidence.snp import VERSIONS as SNP_VERSIONS
 from strongroom.evidence.tdx import QE_VENDOR_ID, REPORT_SIZE
 from strongroom.evidence.tpm import PCR_COUNT, Hash, Scheme
 
-MAX_BYTES: Final = 2 << 20
+MAX_BYTES: Final = 3 << 20  # kept evidence is the largest, with two bundles and their collateral
 _VCEK: Final = UUID("63da758d-e664-4564-adc5-f4b93be8accd").bytes_le
 _VLEK: Final = UUID("a8074bc2-a25a-483e-aae6-39c045a0b8a1").bytes_le
 _ASK: Final = UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782").bytes_le

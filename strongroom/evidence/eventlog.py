@@ -4,18 +4,21 @@
     head_{n+1} = SHA-384(head_n || SHA-384("strongroom/event/v1\\0" || enc(name) || enc(payload)))
 
 Plain SEV-SNP has no runtime register, so the head is bound into report_data as its context; where a register
-exists, it is extended as well.
+exists, it is extended as well: RTMR 3 with the digest of each event, which makes it equal to the head, and PCR 15 of
+a vTPM with the SHA-256 of each new head.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha384
+from hashlib import sha256, sha384
 from typing import Final, Self
 
 from strongroom.errors import FormatError
 from strongroom.wire.canonical import JSON, b64u, unb64u
 from strongroom.wire.framing import enc
 
+PCR: Final = 15  # free for the operating system; the image masks systemd's own use of it
 MAX_EVENTS: Final = 256
 MAX_PAYLOAD: Final = 64 * 1024  # bytes
 _LABEL: Final = b"strongroom/event/v1\0"
@@ -56,10 +59,16 @@ class EventLog:
     @property
     def head(self) -> bytes:
         """48 bytes that commit to every event and to their order."""
-        head = bytes(48)
-        for event in self.events:
-            head = sha384(head + event.digest).digest()
+        *_, head = bytes(48), *self._heads()
         return head
+
+    @property
+    def pcr(self) -> bytes:
+        """The 32 bytes of a PCR (SHA-256 bank) that was zero and then followed this log."""
+        value = bytes(32)
+        for head in self._heads():
+            value = sha256(value + sha256(head).digest()).digest()
+        return value
 
     def find(self, name: str) -> bytes | None:
         """The payload of the one event called `name`, or None; FormatError when it repeats."""
@@ -67,6 +76,13 @@ class EventLog:
         if len(payloads) > 1:
             raise FormatError(f"event log: {len(payloads)} events named {name}, want one")
         return payloads[0] if payloads else None
+
+    def _heads(self) -> Iterator[bytes]:
+        """The head after each event."""
+        head = bytes(48)
+        for event in self.events:
+            head = sha384(head + event.digest).digest()
+            yield head
 
     def to_json(self) -> JSON:
         return [{"name": event.name, "payload": b64u(event.payload)} for event in self.events]

@@ -7,14 +7,16 @@
     AttestedConnection    requests and answers
 
 Evidence in a certificate can be relayed by whoever stole a key from any acceptable machine; it is checked
-first to fail early. What decides is the channel evidence: only the other end of this connection obtains it.
+first to fail early. What decides is the channel evidence: only the other end of this connection obtains it. It also
+brings the collateral with which all three are verified, where the caller has none of their own.
 """
 
 import ipaddress
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -24,18 +26,22 @@ from strongroom.appraise.policy import Policy
 from strongroom.appraise.verdict import Verdict, appraise
 from strongroom.errors import ConfigError, FormatError, PolicyError, ProtocolError, VerifyError
 from strongroom.evidence.binding import EXPORTER_LABEL, Purpose, channel_challenge, receipt_challenge
-from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.bundle import MAX_BYTES, MAX_PACKED, Bundle
+from strongroom.evidence.collateral import Collateral
 from strongroom.host import tls
+from strongroom.host.collateral.supply import Supplied, Supply, nothing
 from strongroom.host.http1 import HTTPConnection, Limits, Response
 from strongroom.ratls.acceptance import accept, spki
 from strongroom.ratls.certificate import extract
 from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
+from strongroom.verify.lacking import LackingError
+from strongroom.verify.one_boot import check_one_boot
 from strongroom.verify.roots import SIMULATED_LABEL, Roots
 from strongroom.wire.canonical import JSON, parse_json, unb64u
 
 EVIDENCE_PATH: Final = "/.well-known/strongroom/evidence"
-MAX_EVIDENCE: Final = 1 << 20  # bytes of the evidence answer: two bundles and their base64
+MAX_EVIDENCE: Final = MAX_PACKED + MAX_BYTES + (64 << 10)  # bytes of the answer: two bundles, one collateral
 _FAR: Final = 1 << 37  # unix seconds; datetime holds no later year
 MAX_SILENCE: Final = 3600.0  # seconds
 _LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -92,6 +98,7 @@ class Examination:
     answer: bytes  # the evidence answer as it came
     nonce: bytes
     exporter: bytes
+    own: Supplied  # the caller's own collateral, which was used
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -125,6 +132,8 @@ class Candidate:
         self._http = HTTPConnection(stream, str(address))
         self._limits = Limits(silence=timeout, total=2 * timeout, body=MAX_EVIDENCE)
         self.address = address
+        self.own = Supplied()  # what the supply had at the last examination, also one that failed
+        self.carried = Collateral()  # and what the server brought itself
 
     @classmethod
     def dial(cls, address: Address, *, timeout: float = 20.0) -> Self:
@@ -133,18 +142,25 @@ class Candidate:
             raise ConfigError(f"timeout: got {timeout:g} s, want more than 0 and at most {MAX_SILENCE:g} s")
         return cls(tls.connect(address.host, address.port, timeout=timeout), address, timeout=timeout)
 
-    def examine(self, *, policy: Policy, roots: Roots, now: datetime) -> Examination:
+    def examine(
+        self, *, policy: Policy, roots: Roots, now: datetime, supply: Supply = nothing
+    ) -> Examination:
         """All that the server proves, judged. Raises VerifyError or FormatError when it is not genuine.
 
-        A policy that is not met raises nothing here: Examination has every reason.
+        `supply` is asked for the caller's own collateral. LackingError when neither it nor the server has what it
+        takes. A policy that is not met raises nothing here: Examination has every reason.
         """
-        judge = _Judge(policy, roots, now)
         certificate = self._stream.peer_certificate_der
-        certified = judge.certificate(certificate)
+        self.own, self.carried = supply(extract(certificate)), Collateral()
+        with suppress(LackingError):  # what it takes may come with the answer
+            _Judge(policy, roots, now, self.own, self.carried).certificate(certificate)
         nonce = secrets.token_bytes(32)
         exporter = self._stream.exporter(EXPORTER_LABEL, 32, nonce)
         answer = self._ask(nonce)
         channel_bundle, receipt_key, not_before, receipt_bundle = _parse_answer(answer)
+        self.own, self.carried = supply(channel_bundle), channel_bundle.collateral
+        judge = _Judge(policy, roots, now, self.own, self.carried)
+        certified = judge.certificate(certificate)
         channel = judge.bundle(
             channel_bundle, Purpose.CHANNEL, channel_challenge(nonce, exporter), spki(certificate)
         )
@@ -164,6 +180,7 @@ class Candidate:
             answer=answer,
             nonce=nonce,
             exporter=exporter,
+            own=self.own,
         )
 
     def accept(self, examination: Examination) -> "AttestedConnection":
@@ -203,7 +220,13 @@ class AttestedConnection:
 
     @staticmethod
     def open(
-        url: str, *, policy: Policy, roots: Roots, now: datetime, timeout: float = 20.0
+        url: str,
+        *,
+        policy: Policy,
+        roots: Roots,
+        now: datetime,
+        timeout: float = 20.0,
+        supply: Supply = nothing,
     ) -> "AttestedConnection":
         """Dial, examine and accept in one step.
 
@@ -212,7 +235,7 @@ class AttestedConnection:
         """
         candidate = Candidate.dial(Address.parse(url), timeout=timeout)
         try:
-            examination = candidate.examine(policy=policy, roots=roots, now=now)
+            examination = candidate.examine(policy=policy, roots=roots, now=now, supply=supply)
             return candidate.accept(examination)
         except BaseException:
             candidate.close()
@@ -246,14 +269,30 @@ class _Judge:
     policy: Policy
     roots: Roots
     now: datetime
+    own: Supplied
+    carried: Collateral
 
     def certificate(self, der: bytes) -> Finding:
-        claims = accept(der, roots=self.roots, now=self.now)
+        claims = accept(
+            der,
+            roots=self.roots,
+            now=self.now,
+            issuers=self.own.certificates,
+            collateral=self.own.collateral,
+            carried=self.carried,
+        )
         return self._finding(Purpose.RA_TLS, extract(der), claims)
 
     def bundle(self, bundle: Bundle, purpose: Purpose, challenge: bytes, key: bytes) -> Finding:
         claims = verify_bundle(
-            bundle, purpose=purpose, challenge=challenge, key=key, roots=self.roots, now=self.now
+            bundle if bundle.collateral else replace(bundle, collateral=self.carried),
+            purpose=purpose,
+            challenge=challenge,
+            key=key,
+            roots=self.roots,
+            now=self.now,
+            issuers=self.own.certificates,
+            collateral=self.own.collateral,
         )
         return self._finding(purpose, bundle, claims)
 
@@ -263,11 +302,8 @@ class _Judge:
 
 
 def _one_machine(channel: Claims, other: Claims, name: str) -> None:
-    # Two acceptable machines that share a key: the key has left one of them.
-    for field in ("measurement", "host_data"):
-        found, wanted = getattr(other, field), getattr(channel, field)
-        if found != wanted:
-            raise VerifyError(f"{name}: {field} is {found.hex()}, and the channel's is {wanted.hex()}")
+    # Two acceptable machines, or two boots of one, that share a key: the key has left one of them.
+    check_one_boot(other, channel, name)
 
 
 def _parse_answer(answer: bytes) -> tuple[Bundle, bytes, datetime, Bundle]:

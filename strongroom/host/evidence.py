@@ -13,12 +13,12 @@ from typing import Final
 
 from strongroom.errors import MachineError, ProtocolError, TransportError
 from strongroom.evidence.binding import Purpose
-from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.bundle import MAX_PACKED, Bundle
 from strongroom.wire.canonical import b64u, pack_json, parse_json
 from strongroom.wire.framing import FrameReader, frame
 
 TIMEOUT: Final = 30.0  # seconds; a report takes milliseconds, but the firmware serves one at a time
-MAX_BYTES: Final = 512 * 1024  # of an answer: a bundle and its wrapping
+MAX_BYTES: Final = MAX_PACKED + 64 * 1024  # of an answer: a bundle with collateral, and its wrapping
 _MAX_SENTENCE: Final = 200  # characters of the agent's sentence that we repeat
 _READ: Final = 64 * 1024
 
@@ -65,7 +65,7 @@ async def request_evidence(
 
 
 async def _one_frame(reader: asyncio.StreamReader) -> bytes:
-    frames = FrameReader()
+    frames = FrameReader(max_frame=MAX_BYTES)
     while True:
         if payloads := frames.feed(await _more(reader)):
             return _only(payloads)
@@ -82,7 +82,7 @@ def request_evidence_blocking(
     path: Path, *, purpose: Purpose, challenge: bytes, key: bytes, timeout: float = TIMEOUT
 ) -> Bundle:
     """As request_evidence(), without an event loop. `timeout` is the longest silence in seconds."""
-    frames, payloads = FrameReader(), list[bytes]()
+    frames, payloads = FrameReader(max_frame=MAX_BYTES), list[bytes]()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout)

@@ -79,7 +79,10 @@ class ProvenExchange:
         if self._id is None or not _ID.fullmatch(self._id):
             raise ProtocolError(f"receipt: header {RECEIPT_HEADER} is {self._id!r}, want 32 hex digits")
         raw = self._fetch(self._id)
-        receipt, claims = envelope.verify_envelope(raw, roots=roots, now=now)
+        own = self._connection.examination.own
+        receipt, claims = envelope.verify_envelope(
+            raw, roots=roots, now=now, issuers=own.certificates, collateral=own.collateral
+        )
         appraise(claims, policy, now=now).require()
         self._require_ours(receipt, key=envelope.parse(raw)[0].key)
         return Proof(receipt, raw)

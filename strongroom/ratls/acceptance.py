@@ -4,6 +4,7 @@ Such evidence can be relayed by whoever holds a certificate key of any acceptabl
 connection; what decides is evidence made afterwards over that connection's exporter (docs/formats/evidence.md).
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from strongroom.errors import FormatError, VerifyError
 from strongroom.evidence.binding import Purpose, certificate_challenge
 from strongroom.evidence.collateral import Collateral
+from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.ratls.certificate import MAX_LIFETIME, extract, load
 from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
@@ -23,23 +25,34 @@ from strongroom.verify.roots import Roots
 SKEW: Final = timedelta(seconds=60)  # how far the peer's clock may differ from ours
 
 
-def accept(der: bytes, *, roots: Roots, now: datetime, collateral: Collateral | None = None) -> Claims:
+def accept(
+    der: bytes,
+    *,
+    roots: Roots,
+    now: datetime,
+    issuers: CertificateTable | None = None,
+    collateral: Collateral | None = None,
+    carried: Collateral | None = None,
+) -> Claims:
     """Claims of the machine that holds the certificate's key; whether they are acceptable is for a policy.
 
-    `collateral` is the caller's own, for silicon that cannot be verified without.
+    `collateral` and `issuers` are the caller's own, as for verify_bundle; `carried` is what the peer sent beside its
+    certificate, which has no room for it.
     Raises FormatError when the certificate is outside the profile, VerifyError when it is dead, does not sign
     itself, or carries evidence for another key or time.
     """
     certificate = load(der)
     _require_alive(certificate, now)
     _require_self_signed(certificate)
+    bundle = extract(der)
     return verify_bundle(
-        extract(der),
+        bundle if carried is None else replace(bundle, collateral=carried),
         purpose=Purpose.RA_TLS,
         challenge=certificate_challenge(certificate.not_valid_before_utc),
         key=spki(der),
         roots=roots,
         now=now,
+        issuers=issuers,
         collateral=collateral,
     )
 

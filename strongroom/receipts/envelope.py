@@ -1,6 +1,8 @@
 """The receipt file: a signed receipt with the evidence for the key that signed it (docs/formats/receipt.md).
 
-Whoever keeps this file can prove years later what answered, with the roots and a policy and nothing else.
+Whoever keeps this file can prove years later what answered, with the roots and a policy and nothing else: as of a time
+at which they know to have had it. Nothing in the file proves that time. A key broken later can sign an earlier date,
+and collateral of any date is public.
 """
 
 from collections.abc import Mapping
@@ -9,14 +11,16 @@ from typing import Final
 
 from strongroom.errors import FormatError, VerifyError
 from strongroom.evidence.binding import Purpose, receipt_challenge
-from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.bundle import MAX_PACKED, Bundle
+from strongroom.evidence.collateral import Collateral
+from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.receipts.receipt import Engine, Model, Receipt, SignedReceipt, verify
 from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
 from strongroom.verify.roots import Roots
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
 
-MAX_BYTES: Final = 512 * 1024
+MAX_BYTES: Final = MAX_PACKED + 64 * 1024  # a bundle with its collateral, and the receipt
 SKEW: Final = timedelta(seconds=60)  # how far the guest's clock may differ from the verifier's
 _KEYS: Final = {"receipt", "signature", "key", "not_before", "evidence"}
 _FAR: Final = 2**37  # unix seconds, beyond the year 6000; datetime holds little more
@@ -48,9 +52,17 @@ def parse(raw: bytes) -> tuple[SignedReceipt, datetime, Bundle]:
     return signed, _minute(value["not_before"]), Bundle.from_json(value["evidence"])
 
 
-def verify_envelope(raw: bytes, *, roots: Roots, now: datetime) -> tuple[Receipt, Claims]:
-    """Receipt and claims of the machine that signed it, all genuine; acceptable or not is for a policy.
+def verify_envelope(
+    raw: bytes,
+    *,
+    roots: Roots,
+    now: datetime,
+    issuers: CertificateTable | None = None,
+    collateral: Collateral | None = None,
+) -> tuple[Receipt, Claims]:
+    """Receipt and claims of the machine that signed it, all genuine at `now`; acceptable or not is for a policy.
 
+    `collateral` and `issuers` are the caller's own, as for verify_bundle.
     Raises FormatError when bytes are wrong, VerifyError when evidence, signature or their agreement is.
     """
     signed, not_before, bundle = parse(raw)
@@ -61,6 +73,8 @@ def verify_envelope(raw: bytes, *, roots: Roots, now: datetime) -> tuple[Receipt
         key=signed.key,
         roots=roots,
         now=now,
+        issuers=issuers,
+        collateral=collateral,
     )
     receipt = verify(signed, key=signed.key)
     if receipt.evidence_sha256 != bundle.digest:

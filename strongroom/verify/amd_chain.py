@@ -110,6 +110,15 @@ def verified_crl(crl: bytes, ark: x509.Certificate, now: datetime) -> Revocation
     return Revocations(serials, start, end)
 
 
+def is_out_of_date(crl: bytes, now: datetime) -> bool:
+    """Whether a list says itself that there is a newer one. It is not verified, and False when it cannot be read."""
+    try:
+        end = x509.load_der_x509_crl(crl).next_update_utc
+    except ValueError:
+        return False
+    return end is not None and end < now
+
+
 def _pinned(ark: x509.Certificate, product: str, roots: Roots) -> Root:
     digest = sha256(ark.public_bytes(Encoding.DER)).digest()
     pin = roots.amd.get(product)

@@ -2,12 +2,13 @@
 
 report_data is recomputed from what the verifier itself expects. What the bundle says of its own purpose and
 challenge must agree, and is otherwise never used. GPUs are bound in both directions: their nonce commits to
-challenge and key, report_data to their exact evidence. A TPM's quote commits to report_data.
+challenge and key, report_data to their exact evidence. A TPM's quote commits to report_data, and its PCR 15 is what
+the event log makes of it: a log that was written anew since would say something else.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from strongroom.errors import VerifyError
 from strongroom.evidence.binding import (
@@ -20,16 +21,19 @@ from strongroom.evidence.binding import (
 )
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.collateral import AMD_CRL, Collateral
-from strongroom.evidence.eventlog import EventLog
+from strongroom.evidence.eventlog import PCR, EventLog
 from strongroom.evidence.hcl import HCLReport
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.evidence.tdx import TDXQuote
 from strongroom.evidence.tpm import Hash, TPMPublic, TPMQuote, TPMSignature
 from strongroom.evidence.vtpm import TPMEvidence
+from strongroom.verify.amd_chain import is_out_of_date
 from strongroom.verify.azure import AzureEvidence, verify_azure_snp, verify_azure_tdx
 from strongroom.verify.claims import Claims
 from strongroom.verify.devices import verify_devices
+from strongroom.verify.lacking import LackingError
+from strongroom.verify.nvml import said_of_gpus
 from strongroom.verify.roots import Anchor, Roots
 from strongroom.verify.snp import Endorsement, verify_report
 from strongroom.verify.tdx import TDXClaims, verify_quote
@@ -54,6 +58,14 @@ class _Verifier:
     def crl(self) -> bytes | None:
         return self.collateral.find(AMD_CRL)
 
+    @classmethod
+    def of(cls, carried: Collateral, own: Collateral, **rest: Any) -> "_Verifier":
+        crl = carried.find(AMD_CRL)
+        if crl is not None and is_out_of_date(crl, rest["now"]):
+            # No better than none, which is no reason to refuse: evidence that is kept would not outlive its list.
+            carried = Collateral.of({name: data for name, data in carried if name != AMD_CRL})
+        return cls(collateral=own.over(carried), **rest)
+
 
 def verify_bundle(
     bundle: Bundle,
@@ -68,7 +80,8 @@ def verify_bundle(
 ) -> Claims:
     """The claims of a bundle made for exactly this purpose, challenge and key (DER SubjectPublicKeyInfo).
 
-    `collateral` and `issuers` (ASK and ARK) are the caller's own and win over what the bundle carries.
+    `collateral` and `issuers` (of an SNP report) are the caller's own and win over what the bundle carries. Raises
+    VerifyError; LackingError where the reason is that neither has what it takes, or that it is out of date.
     """
     if bundle.purpose != purpose:
         raise VerifyError(f"evidence bundle: made for {bundle.purpose}, want {purpose}")
@@ -81,8 +94,8 @@ def verify_bundle(
         gpu_digest=gpu_digest(bundle.gpus),
         context=bundle.events.head,
     )
-    known = (collateral or Collateral()).over(bundle.collateral)
-    verifier = _Verifier(roots=roots, now=now, collateral=known, issuers=issuers)
+    own = collateral or Collateral()
+    verifier = _Verifier.of(bundle.collateral, own, roots=roots, now=now, issuers=issuers)
     claims = _machine(bundle, expected, verifier)
     return _with_devices(claims, bundle, gpu_nonce(challenge, key), verifier)
 
@@ -146,7 +159,7 @@ def tdx_collateral(collateral: Collateral) -> TDXCollateral:
     parts = {field: collateral.find(name) for field, name in names.items()}
     found = {field: data for field, data in parts.items() if data is not None}
     if missing := [names[field] for field in parts if field not in found]:
-        raise VerifyError(f"tdx collateral: neither evidence nor verifier has {', '.join(missing)}")
+        raise LackingError(f"tdx collateral: neither evidence nor verifier has {', '.join(missing)}")
     return TDXCollateral(**found)
 
 
@@ -215,7 +228,17 @@ def _with_tpm(claims: Claims, tpm: TPMEvidence, nonce: bytes, verifier: _Verifie
 
 
 def _add_tpm(claims: Claims, tpm: TPMClaims) -> Claims:
+    _check_followed(tpm, claims.events or EventLog())
     return replace(claims, tpm=tpm, not_checked=(*claims.not_checked, *tpm.not_checked))
+
+
+def _check_followed(tpm: TPMClaims, events: EventLog) -> None:
+    if PCR not in tpm.pcrs:
+        raise VerifyError(f"tpm quote: without pcr {PCR}, want it: that one follows the event log")
+    if tpm.pcrs[PCR] != events.pcr:
+        raise VerifyError(
+            f"tpm quote: pcr {PCR} is {tpm.pcrs[PCR].hex()}, the event log makes it {events.pcr.hex()}"
+        )
 
 
 def _with_certified_key(
@@ -244,6 +267,7 @@ def _with_devices(claims: Claims, bundle: Bundle, nonce: bytes, verifier: _Verif
         claims,
         gpus=len(devices.devices.gpus),
         devices=devices,
+        gpu_state=said_of_gpus(bundle.events, devices.devices),
         not_checked=(*claims.not_checked, *devices.not_checked),
     )
     return _simulated(counted, devices.roots)
@@ -272,6 +296,7 @@ def snp_claims(report: SNPReport, endorsement: Endorsement, events: EventLog | N
         reported_tcb=report.reported_tcb,
         committed_tcb=report.committed_tcb,
         chip_id=report.chip_id,
+        report_id=report.report_id,
         report_version=report.version,
         platform_info=report.platform_info,
         events=events,

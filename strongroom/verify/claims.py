@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from strongroom.evidence.eventlog import EventLog
+from strongroom.evidence.nvml import NVMLState
 from strongroom.evidence.snp import TCB
 from strongroom.verify.azure import AzureClaims
 from strongroom.verify.devices import DeviceClaims
@@ -36,6 +37,7 @@ class Claims:
     reported_tcb: TCB | None
     committed_tcb: TCB | None
     chip_id: bytes  # 64; all zero when the host masks it; empty for TDX. Identifies a machine: do not log it in full
+    report_id: bytes = b""  # 32: this launch of this guest, and no other; empty for TDX, which has none
     report_version: int
     platform_info: int | None
     events: EventLog | None  # None where the binding has no room for a log (KBS)
@@ -48,3 +50,6 @@ class Claims:
     azure: AzureClaims | None = None
     tpm: TPMClaims | None = None
     devices: DeviceClaims | None = None  # GPUs and the switches between them
+    gpu_state: NVMLState | None = (
+        None  # their modes, by the measured agent's word; None where it says nothing
+    )

@@ -81,7 +81,7 @@ def _device(
             ocsp=answers,
         )
     except VerifyError as error:
-        raise VerifyError(f"device {n}: {error}") from error
+        raise type(error)(f"device {n}: {error}") from error  # collateral that is lacking stays that
     if claims.architecture != evidence.kind:
         raise VerifyError(
             f"device {n}: called {evidence.kind[:32]!a}, its certificates say {claims.architecture}"

@@ -22,6 +22,7 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from strongroom.errors import VerifyError
+from strongroom.verify.lacking import LackingError
 from strongroom.verify.nvidia_chain import certificate, check_issued, check_validity, key_of, shown
 
 MAX_BYTES: Final = 16 * 1024
@@ -119,7 +120,7 @@ def _about(
             response.issuer_key_hash,
         ):
             return response
-    raise VerifyError(f"ocsp: no answer names {shown(subject.subject)} by SHA-384, want one")
+    raise LackingError(f"ocsp: no answer names {shown(subject.subject)} by SHA-384, want one")
 
 
 def _status(
@@ -150,7 +151,9 @@ def _period(
             f"ocsp: the answer about {name} is of {start.isoformat()}, now is {now.isoformat()}"
         )
     if now > end:
-        raise VerifyError(f"ocsp: the answer about {name} ended {end.isoformat()}, now is {now.isoformat()}")
+        raise LackingError(
+            f"ocsp: the answer about {name} ended {end.isoformat()}, now is {now.isoformat()}, want a newer one"
+        )
     return start, end
 
 

@@ -18,6 +18,7 @@ from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.verify.amd_chain import LeafKind, check_crl, verify_chain
 from strongroom.verify.amd_leaf import Leaf
 from strongroom.verify.certificates import load
+from strongroom.verify.lacking import LackingError
 from strongroom.verify.roots import Roots
 
 _ECDSA_P384_SHA384: Final = 1
@@ -63,12 +64,14 @@ def verify_report(
 ) -> Endorsement:
     """Who endorses `report`, or VerifyError at the first step that does not hold.
 
-    `table` came with the evidence. `issuers` is the caller's own ASK and ARK and wins where it has them;
-    `crl` is the ARK's revocation list in DER. Whatever their source, the pins in `roots` decide.
+    `table` came with the evidence. `issuers` is the caller's own ASK and ARK and wins where it has them; a leaf it
+    has is used where the table has none. `crl` is the ARK's revocation list in DER. Whatever their source, the pins
+    in `roots` decide.
     """
     kind = _leaf_kind(report)
     own = issuers or CertificateTable()
-    certificate = load(_present(table.vcek if kind == "vcek" else table.vlek, kind), kind)
+    found = (table.vcek or own.vcek) if kind == "vcek" else (table.vlek or own.vlek)
+    certificate = load(_present(found, kind), kind)
     ask = load(_present(own.ask or table.ask, "ask"), "ask")
     ark = load(_present(own.ark or table.ark, "ark"), "ark")
     leaf = Leaf(certificate, kind)
@@ -125,7 +128,7 @@ def _leaf_kind(report: SNPReport) -> LeafKind:
 
 def _present(der: bytes | None, what: str) -> bytes:
     if der is None:
-        raise VerifyError(f"{what}: neither the evidence nor the verifier has this certificate, want it")
+        raise LackingError(f"{what}: neither the evidence nor the verifier has this certificate, want it")
     return der
 
 

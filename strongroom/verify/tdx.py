@@ -92,10 +92,10 @@ def verify_quote(quote: TDXQuote, collateral: TDXCollateral, *, roots: Roots, no
     _check_signatures(quote, path)
 
     qe_identity = QEIdentity.parse(signed_object(collateral.qe_identity, QE_IDENTITY, signers[1]))
-    clock.check(qe_identity.issue_date, qe_identity.next_update, "qe identity")
+    clock.check_issue(qe_identity.issue_date, qe_identity.next_update, "qe identity")
     qe = qe_identity.standing(quote.qe_report)
     tcb_info = TCBInfo.parse(signed_object(collateral.tcb_info, TCB_INFO, signers[0]))
-    clock.check(tcb_info.issue_date, tcb_info.next_update, "tcb info")
+    clock.check_issue(tcb_info.issue_date, tcb_info.next_update, "tcb info")
     extension = _extension(path.leaf)
     platform = tcb_info.platform(extension, quote.body.tee_tcb_svn)
     module = tcb_info.module_standing(quote.body, quote.body.tee_tcb_svn)

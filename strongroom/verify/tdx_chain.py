@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 from strongroom.errors import VerifyError
 from strongroom.verify.certificates import check_whole_bytes, strictly
 from strongroom.verify.intel_json import SignedJSON
+from strongroom.verify.lacking import LackingError
 from strongroom.verify.roots import SIMULATED_LABEL, Anchor, Roots
 from strongroom.wire.line import sentence
 from strongroom.wire.pem import certificates
@@ -50,6 +51,14 @@ class Clock:
         if self.now > end:
             raise VerifyError(f"{what}: expired {end.isoformat()}, now is {self.now.isoformat()}")
         self.valid_from, self.valid_until = max(self.valid_from, start), min(self.valid_until, end)
+
+    def check_issue(self, start: datetime, end: datetime, what: str) -> None:
+        """The same for what is issued anew every month; LackingError when a newer issue is wanted."""
+        if self.now > end:
+            raise LackingError(
+                f"{what}: expired {end.isoformat()}, now is {self.now.isoformat()}, want a newer issue"
+            )
+        self.check(start, end, what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,7 @@ def check_revocation(
         raise VerifyError(f"{what}: has a critical extension, want a complete list")
     if end is None:
         raise VerifyError(f"{what}: has no next update, want one")
-    clock.check(start, end, what)
+    clock.check_issue(start, end, what)
     for certificate in listed:
         raise VerifyError(
             f"{common_name(certificate.subject)}: serial {certificate.serial_number:#x} is revoked"

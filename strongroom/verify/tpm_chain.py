@@ -17,12 +17,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from strongroom.errors import VerifyError
 from strongroom.verify.certificates import check_whole_bytes, strictly
 from strongroom.verify.roots import SIMULATED_LABEL, Anchor, Roots
-from strongroom.verify.tpm import key_sha256
+from strongroom.verify.tpm import SigningKey, key_sha256
 from strongroom.wire.line import sentence
 
 MAX_CERTIFICATES: Final = 8
@@ -81,6 +82,28 @@ def verify_ak_chain(chain: Sequence[bytes], *, anchor: Anchor, roots: Roots, now
     return CertifiedKey(
         key, key_sha256(key), is_simulated, root_sha256, ("revocation of the ak: no revocation list given",)
     )
+
+
+def complete_chain(given: Sequence[bytes], others: Sequence[bytes], *, key: SigningKey) -> tuple[bytes, ...]:
+    """The certificate of `key`, which is the first given, and by name the issuers above it, the root last.
+
+    Nothing is verified but which key it is for. Raises VerifyError for another key, or a link that is missing.
+    """
+    leaf, *more = (_load(der, "ak certificate") for der in given) if given else (None,)
+    if leaf is None:
+        raise VerifyError("ak certificate: none given, want one")
+    if key_sha256(_rsa(leaf, "ak certificate")) != key_sha256(key):
+        raise VerifyError("ak certificate: is for another key")
+    by_name = {one.subject: one for one in (*more, *(_load(der, "ak issuer") for der in others))}
+    chain = [leaf]
+    while chain[-1].issuer != chain[-1].subject:
+        issuer = by_name.get(chain[-1].issuer)
+        if issuer is None or len(chain) == MAX_CERTIFICATES:
+            raise VerifyError(
+                f"ak certificate: no certificate of {_shown(chain[-1].issuer)}, which issued the last of {len(chain)}"
+            )
+        chain.append(issuer)
+    return tuple(one.public_bytes(Encoding.DER) for one in chain)
 
 
 def split_der(data: bytes) -> tuple[bytes, ...]:

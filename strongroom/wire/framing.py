@@ -12,10 +12,10 @@ def enc(x: bytes) -> bytes:
     return len(x).to_bytes(8, "big") + x
 
 
-def frame(payload: bytes) -> bytes:
-    """BE32 length || payload, for a stream read by FrameReader."""
-    if len(payload) > MAX_FRAME:
-        raise FormatError(f"frame: {len(payload)} bytes, want at most {MAX_FRAME}")
+def frame(payload: bytes, *, max_frame: int = MAX_FRAME) -> bytes:
+    """BE32 length || payload, for a stream read by a FrameReader with the same cap."""
+    if len(payload) > max_frame:
+        raise FormatError(f"frame: {len(payload)} bytes, want at most {max_frame}")
     return len(payload).to_bytes(4, "big") + payload
 
 

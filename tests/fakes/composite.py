@@ -10,9 +10,10 @@ from typing import Any, Final
 from strongroom.evidence.binding import Purpose, gpu_digest, gpu_nonce, report_data, tpm_nonce
 from strongroom.evidence.bundle import Bundle, TEEKind
 from strongroom.evidence.collateral import Collateral
-from strongroom.evidence.eventlog import Event, EventLog
+from strongroom.evidence.eventlog import PCR, Event, EventLog
 from strongroom.evidence.gpu import GPUEvidence
 from strongroom.evidence.hcl import ReportType
+from strongroom.evidence.nvml import NVMLState
 from strongroom.evidence.tdx import TDReport
 from strongroom.evidence.tpm import Hash
 from strongroom.evidence.vtpm import TPMEvidence
@@ -20,6 +21,7 @@ from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
 from strongroom.verify.roots import PRODUCTION, Roots
 from strongroom.verify.tdx_collateral import TDXCollateral
+from strongroom.wire.canonical import pack_json
 from tests.fakes.intel import BODY, BODY_1_5, Platform
 from tests.fakes.nvidia import DRIVER, Device, nvidia
 from tests.fakes.silicon import silicon
@@ -28,7 +30,14 @@ from tests.fakes.tpm import PCRS, ak_chain, hcl, rsa_tpm, runtime_data
 NOW: Final = datetime(2026, 11, 20, tzinfo=UTC)
 CHALLENGE: Final = bytes(range(32))
 KEY: Final = b"DER of a public key"
-LOG: Final = EventLog((Event("model", b'{"epoch":1}'), Event("boot-done", b"{}")))
+GPU_STATE: Final = NVMLState(environment=2, cc_feature=1, devtools=0, multi_gpu=0, driver=DRIVER, ready=0)
+LOG: Final = EventLog(
+    (
+        Event("gpu", pack_json({"count": 1, "nvml": GPU_STATE.to_json()})),
+        Event("model", b'{"epoch":1}'),
+        Event("boot-done", b"{}"),
+    )
+)
 PLATFORM: Final = Platform()
 GPU: Final = nvidia().device(1)
 DRIVER_RIM: Final = f"nvidia-rim/NV_GPU_DRIVER_GH100_{DRIVER}"
@@ -73,7 +82,7 @@ def bundle(
     *,
     devices: tuple[GPUEvidence, ...] = (),
     tpm: bool = False,
-    pcrs: Mapping[int, bytes] = PCRS,
+    pcrs: Mapping[int, bytes] | None = None,
     events: EventLog = LOG,
     body: Mapping[str, Any] | None = None,
     **changes: Any,
@@ -92,7 +101,7 @@ def bundle(
         report=report,
         certificates=certificates,
         gpus=devices,
-        tpm=quoted(expected, pcrs, is_azure=tee.startswith("azure"))
+        tpm=quoted(expected, pcrs or following(events), is_azure=tee.startswith("azure"))
         if tpm or tee.startswith("azure")
         else None,
         events=events,
@@ -100,6 +109,11 @@ def bundle(
         challenge=CHALLENGE,
     )
     return replace(made, **changes)
+
+
+def following(events: EventLog) -> dict[int, bytes]:
+    """The registers of a TPM that followed this log."""
+    return PCRS | {PCR: events.pcr}
 
 
 def quoted(expected: bytes, pcrs: Mapping[int, bytes] = PCRS, *, is_azure: bool = False) -> TPMEvidence:

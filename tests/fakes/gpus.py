@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from guest.gpus import PERSISTENCE, Bus, Collect, GPUs
+from guest.gpus import PERSISTENCE, Bus, GPUs
 from guest.machine.units import UnitState
 from strongroom.evidence.gpu import GPUEvidence
 from tests.fakes.nvml.double import Double
@@ -61,10 +61,13 @@ class Machine:
         (device / "vendor").write_text(vendor + "\n")
         (device / "class").write_text(kind + "\n")
 
-    def gpus(self, *, switches: Collect | None = None, patience: float = 0.0) -> GPUs:
+    def plug_switches(self, count: int) -> None:
+        for index in range(count):
+            self.plug(f"0000:8{index}:00.0", "0x068000")
+
+    def gpus(self, *, patience: float = 0.0) -> GPUs:
         return GPUs(
             self.verify,
-            switches=switches,
             bus=self.bus,
             holder=self.holder,
             patience=patience,

@@ -7,7 +7,7 @@ import json
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,9 +26,10 @@ from strongroom.evidence.binding import (
     Purpose,
     certificate_challenge,
     channel_challenge,
+    gpu_nonce,
     receipt_challenge,
 )
-from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.bundle import Bundle, GPUEvidence
 from strongroom.evidence.eventlog import EventLog
 from strongroom.host.tls import ServerContext, TLSEngine
 from strongroom.ratls import certificate
@@ -53,6 +54,7 @@ class Request:
 class Machine:
     silicon: Silicon = field(default_factory=silicon_fake.silicon)
     events: EventLog = field(default_factory=events)
+    gpus: Callable[[bytes], tuple[GPUEvidence, ...]] = lambda _nonce: ()
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     receipt_key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     words: Sequence[str] = WORDS
@@ -72,7 +74,12 @@ class Machine:
 
     def attest(self, purpose: Purpose, challenge: bytes, key: bytes) -> Bundle:
         return silicon_fake.bundle(
-            self.silicon, purpose=purpose, challenge=challenge, key=key, events=self.events
+            self.silicon,
+            purpose=purpose,
+            challenge=challenge,
+            key=key,
+            events=self.events,
+            gpus=self.gpus(gpu_nonce(challenge, key)),
         )
 
     def certificate(self) -> bytes:

@@ -343,14 +343,14 @@ def responder(issuer: Authority, **changes: Any) -> Authority:
 
 
 @cache
-def nvidia() -> NVIDIA:
-    """The one simulated NVIDIA of a test run."""
+def nvidia(now: datetime = NOW) -> NVIDIA:
+    """The one simulated NVIDIA of a test run, whose signers of reference values are in time at `now`."""
     root = issue(simulated("Device Identity CA"))
     identity = issue(simulated("GH100 Identity"), root)
-    rim_root = issue(simulated("CoRIM signing Root CA"), end=NOW + timedelta(days=9999))
-    rim_ca = issue(simulated("Reference Value CA"), rim_root, end=NOW + timedelta(days=999))
-    rim_l3 = issue(simulated("Reference Value L3"), rim_ca, depth=0, end=NOW + timedelta(days=99))
-    start, end = NOW - timedelta(days=700), NOW + timedelta(days=30)
+    rim_root = issue(simulated("CoRIM signing Root CA"), end=now + timedelta(days=9999))
+    rim_ca = issue(simulated("Reference Value CA"), rim_root, end=now + timedelta(days=999))
+    rim_l3 = issue(simulated("Reference Value L3"), rim_ca, depth=0, end=now + timedelta(days=99))
+    start, end = now - timedelta(days=700), now + timedelta(days=30)
     signer = issue("RIM signer", rim_l3, ca=False, start=start, end=end)
     provisioner = issue(simulated("GH100 Provisioner ICA 1"), identity)
     return NVIDIA(root, identity, provisioner, (rim_root, rim_ca, rim_l3, signer))

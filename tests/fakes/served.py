@@ -14,7 +14,7 @@ from typing import Any
 from strongroom.host.run import Child, spawn
 from strongroom.wire.canonical import JSON, pack_json
 from tests import ROOT
-from tests.fakes.agent import Agent
+from tests.fakes.agent import Agent, Make
 from tests.fakes.exchange import ENGINE, MODEL, events
 from tests.fakes.silicon import silicon
 from tests.fakes.vllm import VLLM
@@ -59,9 +59,14 @@ class Served:
 
 
 @contextmanager
-def served(directory: Path, *, tokens: dict[str, str] | None = None) -> Iterator[tuple[Served, Child]]:
-    """An open door and its process. `tokens` are bearer tokens by tenant; none means that everyone may ask."""
-    behind = Served(directory)
+def served(
+    directory: Path, *, tokens: dict[str, str] | None = None, make: Make | None = None
+) -> Iterator[tuple[Served, Child]]:
+    """An open door and its process. `tokens` are bearer tokens by tenant; none means that everyone may ask.
+
+    `make` is what makes the agent's bundles, by default simulated AMD silicon.
+    """
+    behind = Served(directory, agent=Agent(silicon(), events(), make))
     (directory / "credentials").mkdir()
     (directory / "credentials" / "door").write_bytes(pack_json(behind.plan(tokens or {})))
     with ExitStack() as stack:

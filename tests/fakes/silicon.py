@@ -10,8 +10,8 @@ from typing import Final
 
 from demo.silicon.mint import CURRENT_TCB, POLICY, Silicon
 from demo.silicon.pki import PKI, kept_pki
-from strongroom.evidence.binding import Purpose, report_data
-from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.binding import Purpose, gpu_digest, report_data
+from strongroom.evidence.bundle import Bundle, GPUEvidence
 from strongroom.evidence.eventlog import EventLog
 from strongroom.evidence.snp import TCB
 from strongroom.verify.roots import PRODUCTION, Roots
@@ -53,14 +53,24 @@ def roots(silicon: Silicon) -> Roots:
     return PRODUCTION.with_insecure([silicon.pki.ark_sha256])
 
 
-def bundle(silicon: Silicon, *, purpose: Purpose, challenge: bytes, key: bytes, events: EventLog) -> Bundle:
+def bundle(
+    silicon: Silicon,
+    *,
+    purpose: Purpose,
+    challenge: bytes,
+    key: bytes,
+    events: EventLog,
+    gpus: tuple[GPUEvidence, ...] = (),
+) -> Bundle:
     """What the boot agent would answer: evidence for `purpose` that speaks for `key` (DER SPKI) alone."""
-    context = report_data(purpose=purpose, challenge=challenge, key=key, gpu_digest=b"", context=events.head)
+    context = report_data(
+        purpose=purpose, challenge=challenge, key=key, gpu_digest=gpu_digest(gpus), context=events.head
+    )
     return Bundle(
         tee="snp",
         report=silicon.report(context),
         certificates=silicon.certificates(),
-        gpus=(),
+        gpus=gpus,
         events=events,
         purpose=purpose,
         challenge=challenge,

@@ -19,10 +19,9 @@ from demo.asking import ask_openai
 from demo.attacks import relayed_certificate
 from demo.relaying import replay_to_broker
 from demo.site import MODEL, TOKEN, Site, Workshop, make_workshop, site
-from guest.attester import PCR
 from guest.machine import tpm
 from strongroom.broker.resource import VolumeKey
-from strongroom.evidence.eventlog import EventLog
+from strongroom.evidence.eventlog import PCR, EventLog
 from strongroom.host.tls import connect
 from tests import ROOT, need
 

@@ -113,9 +113,9 @@ class IntelPlatform:
         check_revocation(collateral.pck_crl, ca.leaf, (), clock)
 
         info = TCBInfo.parse(_signed(collateral.tcb_info, TCB_INFO, tcb_signer))
-        clock.check(info.issue_date, info.next_update, "tcb info")
+        clock.check_issue(info.issue_date, info.next_update, "tcb info")
         identity = QEIdentity.parse(_signed(collateral.qe_identity, QE_IDENTITY, qe_signer))
-        clock.check(identity.issue_date, identity.next_update, "qe identity")
+        clock.check_issue(identity.issue_date, identity.next_update, "qe identity")
         if info.fmspc != self.fmspc:
             raise VerifyError(f"tcb info: is for fmspc {info.fmspc.hex()}, want {self.fmspc.hex()}")
         root_crl, pck_crl = _issued(collateral.root_crl), _issued(collateral.pck_crl)

@@ -3,30 +3,38 @@
 The evidence is read here, not believed: what it asks for wrongly is public, and does not help to verify it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 from cryptography import x509
 
-from strongroom.errors import ConfigError, FormatError
+from strongroom.errors import ConfigError, FormatError, VerifyError
 from strongroom.evidence import pck
+from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.gpu import GPUEvidence
+from strongroom.evidence.hcl import HCLReport
 from strongroom.evidence.nvidia_certs import parse_chain
 from strongroom.evidence.pck import PCKExtension
 from strongroom.evidence.rim import RIM
 from strongroom.evidence.snp import SigningKey, SNPReport
+from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.evidence.spdm import SPDMReport
 from strongroom.evidence.tdx import TDXQuote
 from strongroom.host.collateral.amd import AMDChip, AMDIssuers
 from strongroom.host.collateral.intel import CA, IntelPlatform
 from strongroom.host.collateral.item import Item, Parts
 from strongroom.host.collateral.nvidia import NVIDIAManifest, statuses
+from strongroom.verify.amd_leaf import Leaf
+from strongroom.verify.certificates import load
 from strongroom.verify.nvidia import Kind, verify_device
 from strongroom.verify.roots import Roots
 from strongroom.verify.snp import product_by_cpuid
 from strongroom.verify.tdx_chain import PCK, PLATFORM_CA, common_name
 from strongroom.wire.pem import certificates
 
+SWITCH: Final = "ls10"  # what evidence of an NVSwitch is called
 _EXTENSION: Final = x509.ObjectIdentifier(pck.OID)
 
 
@@ -72,6 +80,46 @@ def for_nvidia_device(
     )
     names = [name for name in (claims.driver_rim_id, claims.vbios_rim_id) if name is not None]
     return [*map(NVIDIAManifest, names), *statuses(parse_chain(chain), "device")]
+
+
+def for_bundle(bundle: Bundle, *, roots: Roots, now: datetime) -> list[Item]:
+    """What the whole machine of a bundle takes. A part that cannot be read takes nothing: its verifier will say so."""
+    found: list[Item] = []
+    with suppress(ConfigError, FormatError, VerifyError):
+        found += _for_cpu(bundle)
+    for device in bundle.gpus:
+        found += for_device(device, roots=roots, now=now)
+    return list(dict.fromkeys(found))
+
+
+def for_device(device: GPUEvidence, *, roots: Roots, now: datetime) -> list[Item]:
+    """What one GPU or switch of a bundle takes; nothing when it is not genuine."""
+    kind: Kind = "switch" if device.kind == SWITCH else "gpu"
+    try:
+        report = SPDMReport.parse(device.report)
+        return for_nvidia_device(report, device.certificates, kind=kind, roots=roots, now=now)
+    except (FormatError, VerifyError):
+        return []
+
+
+def _for_cpu(bundle: Bundle) -> Iterator[Item]:
+    match bundle.tee:
+        case "tdx":
+            yield from for_tdx_quote(TDXQuote.parse(bundle.report))
+        case "azure-tdx":
+            yield from for_tdx_quote(TDXQuote.parse(bundle.certificates))
+        case "snp" | "azure-snp":
+            is_azure = bundle.tee == "azure-snp"
+            report = HCLReport.parse(bundle.report).hardware_report if is_azure else bundle.report
+            yield from _for_snp(SNPReport.parse(report), CertificateTable.parse(bundle.certificates))
+
+
+def _for_snp(report: SNPReport, table: CertificateTable) -> Iterator[Item]:
+    product = Leaf(load(table.vcek, "vcek"), "vcek").product if table.vcek is not None else None
+    is_whole = table.vcek is not None and table.ask is not None and table.ark is not None
+    for item in for_snp_report(report, product):
+        if not (is_whole and isinstance(item, AMDChip)):
+            yield item
 
 
 def raised_by(item: Item, parts: Parts) -> Sequence[Item]:

@@ -12,6 +12,7 @@ from strongroom.appraise.verdict import appraise
 from strongroom.verify.claims import Claims
 from strongroom.wire.canonical import pack_json
 from tests.fakes.composite import NOW, bundle, gpus, verify
+from tests.fakes.nvidia import DRIVER
 from tests.unit.appraise.test_sections import policy
 from tests.unit.appraise.test_verdict import CLAIMS, POLICY
 
@@ -69,6 +70,25 @@ def test_simulated_silicon_is_contraindicated_also_where_a_policy_accepts_it() -
     assert (
         made["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["tdx"]["silicon"] == "INSECURE-SIMULATED"
     )
+
+
+@pytest.mark.guarantee("G19")
+def test_what_the_agent_says_of_gpus_stands_with_them_as_its_word() -> None:
+    assert MACHINE.gpu_state is not None
+    spied = replace(MACHINE, gpu_state=replace(MACHINE.gpu_state, devtools=1))
+    gpu = ear(spied, Policy.from_raw(policy()))["submods"]["gpu0"]
+    assert gpu["ear.veraison.annotated-evidence"]["nvml-by-agent"] == {
+        "cc-mode": "on",
+        "devtools": "on",
+        "environment": "production",
+        "driver-version": DRIVER,
+        "ready-flag": "clear",
+    }
+    assert gpu["ear.strongroom.reasons"] == ["gpu devtools is on, by the agent's word, want off"]
+    assert gpu["ear.trustworthiness-vector"]["configuration"] == 96
+    silent = ear(replace(MACHINE, gpu_state=None), Policy.from_raw(policy()))["submods"]["gpu0"]
+    assert [*silent["ear.veraison.annotated-evidence"]] == ["nvidia"]
+    assert silent["ear.status"] == "contraindicated"
 
 
 def test_a_missing_gpu_counts_against_the_machine() -> None:

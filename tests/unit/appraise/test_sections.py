@@ -11,14 +11,14 @@ import pytest
 from strongroom.appraise.gpu import GPUPolicy
 from strongroom.appraise.policy import Policy
 from strongroom.appraise.tdx import TDXPolicy
-from strongroom.appraise.tpm import TPMPolicy, extended
+from strongroom.appraise.tpm import TPMPolicy
 from strongroom.appraise.verdict import Verdict, appraise
 from strongroom.errors import ConfigError
 from strongroom.evidence.bundle import TEEKind
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.verify.claims import Claims
 from strongroom.verify.tdx_tcb import TCBStatus
-from tests.fakes.composite import LOG, NOW, bundle, gpus, roots, verify
+from tests.fakes.composite import GPU_STATE, LOG, NOW, bundle, gpus, roots, verify
 from tests.fakes.intel import BODY
 from tests.fakes.nvidia import DRIVER, SWITCH_VBIOS, VBIOS
 from tests.fakes.silicon import HOST_DATA, MEASUREMENT
@@ -77,7 +77,8 @@ def test_every_kind_of_machine_can_pass(tee: TEEKind) -> None:
 TDX_CHECKS: Final = """
     root; image; mr_config_id; mr_owner; mr_owner_config; debug; reserved attributes; migration; sept_ve_disable;
     xfam; tcb status; advisories; tdx module; tcb date; tcb evaluation; tpm state; gpus; gpu architecture; gpu driver;
-    gpu vbios; gpu mode; switches; gpu measurements; gpu reference values; gpu revocation
+    gpu vbios; gpu mode; switches; gpu cc mode; gpu devtools; gpu environment; gpu ready flag; gpu measurements;
+    gpu reference values; gpu revocation
 """
 
 
@@ -224,11 +225,11 @@ def test_a_tpm_state_is_accepted_whole() -> None:
 
 def test_a_pcr_may_have_to_be_what_the_events_make_of_it() -> None:
     states = {"states": [{"name": "s", "pcrs": {"pcr15": "events"}}]}
-    good = verify(bundle("snp", devices=gpus(), tpm=True, pcrs={15: extended(LOG)}))
+    good = verify(bundle("snp", devices=gpus(), tpm=True, pcrs={15: LOG.pcr}))
     assert judged(good, policy("snp", tpm=states)).passed
     for other in (EventLog(), LOG.extend(Event("more", b"")), None):
         assert not judged(replace(good, events=other), policy("snp", tpm=states)).passed
-    assert extended(EventLog()) == bytes(32)
+    assert EventLog().pcr == bytes(32)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +304,64 @@ def test_each_fact_of_a_gpu_counts(found: Claims, section: dict[str, Any], reaso
     assert judged(found, policy("snp", gpu=GPU | section)).reasons == ((reason,) if reason else ())
 
 
+def said(**changes: Any) -> Claims:
+    """Claims of a machine whose agent says something else of its GPUs."""
+    return replace(claims("snp"), gpu_state=replace(GPU_STATE, **changes))
+
+
+SILENT: Final = replace(claims("snp"), gpu_state=None)
+CC_WANTED: Final = "on or protected-pcie or nvle"
+
+
+@pytest.mark.guarantee("G19")
+@pytest.mark.parametrize(
+    ("found", "section", "reasons"),
+    [
+        (said(), {}, []),
+        (said(multi_gpu=1), {}, []),
+        (said(multi_gpu=2), {}, []),
+        (said(multi_gpu=2), {"cc_modes": ["on"]}, ["gpu cc mode is nvle, by the agent's word, want on"]),
+        (said(), {"cc_modes": ["nvle"]}, ["gpu cc mode is on, by the agent's word, want nvle"]),
+        (said(cc_feature=0), {}, [f"gpu cc mode is off, by the agent's word, want {CC_WANTED}"]),
+        (said(multi_gpu=3), {}, [f"gpu cc mode is unknown (1, 3), by the agent's word, want {CC_WANTED}"]),
+        (
+            said(multi_gpu=3),
+            {"cc_modes": ["unknown"]},
+            ["gpu cc mode is unknown (1, 3), by the agent's word, want unknown"],
+        ),
+        (said(devtools=1), {}, ["gpu devtools is on, by the agent's word, want off"]),
+        (
+            said(devtools=1),
+            {"devtools": "unknown", "require_measurements": False},
+            ["gpu devtools is on, by the agent's word, want off or unknown"],
+        ),
+        (said(devtools=2), {}, ["gpu devtools is unknown (2), by the agent's word, want off"]),
+        (said(environment=1), {}, ["gpu environment is simulation, by the agent's word, want production"]),
+        (said(ready=1), {}, ["gpu ready flag is set, by the agent's word, want clear"]),
+        (
+            SILENT,
+            {},
+            [
+                f"gpu cc mode is unknown, by the agent's word, want {CC_WANTED}",
+                "gpu devtools is unknown, by the agent's word, want off",
+                "gpu environment is unknown, by the agent's word, want production",
+                "gpu ready flag is unknown, by the agent's word, want clear",
+            ],
+        ),
+        (
+            SILENT,
+            {"cc_modes": ["on", "unknown"]},
+            ["gpu devtools is unknown, by the agent's word, want off"],
+        ),
+        (SILENT, {"cc_modes": ["on", "unknown"], "devtools": "unknown"}, []),
+    ],
+)
+def test_what_the_agent_says_of_its_gpus_counts(
+    found: Claims, section: dict[str, Any], reasons: list[str]
+) -> None:
+    assert [*judged(found, policy("snp", gpu=GPU | section)).reasons] == reasons
+
+
 @pytest.mark.guarantee("G18")
 @pytest.mark.parametrize("tee", KINDS)
 def test_every_simulated_root_must_be_named_by_the_policy_too(tee: TEEKind) -> None:
@@ -349,6 +408,13 @@ def test_every_simulated_root_must_be_named_by_the_policy_too(tee: TEEKind) -> N
         ({"gpu": GPU | {"switch_vbios": ["x"]}}, "policy.gpu.switch_vbios: want it with switches"),
         ({"gpu": GPU | {"ocsp_hours": "24"}}, "policy.gpu.ocsp_hours: got 24, want a whole number"),
         ({"gpu": GPU | {"allow_devtools": True}}, "policy.gpu.allow_devtools: unknown key"),
+        ({"gpu": GPU | {"devtools": "on"}}, "policy.gpu.devtools: got on, want one of off, unknown"),
+        ({"gpu": GPU | {"devtools": False}}, "policy.gpu.devtools: got False, want one of off, unknown"),
+        ({"gpu": GPU | {"cc_modes": []}}, "policy.gpu.cc_modes: empty"),
+        (
+            {"gpu": GPU | {"cc_modes": ["off"]}},
+            r"policy.gpu.cc_modes\[0\]: got off, want one of on, protected",
+        ),
         ({"gpus": 0}, "policy.gpu: gpus is 0, want at least 1"),
         ({"measurements": None}, "policy.measurements: missing"),
         ({"host_data": None}, "policy.host_data: missing"),
@@ -366,6 +432,10 @@ def test_an_empty_section_cannot_be_built_in_code_either() -> None:
         TPMPolicy(states=())
     with pytest.raises(ConfigError, match=r"policy\.gpu\.drivers: empty"):
         GPUPolicy(architectures=("hopper",), drivers=(), vbios=("x",))
+    unsafe: list[dict[str, Any]] = [{"cc_modes": ("on", "off")}, {"devtools": ("off", "on")}]
+    for changes in unsafe:
+        with pytest.raises(ConfigError, match=r"policy\.gpu: cc off or developer tools on, want neither"):
+            GPUPolicy(architectures=("hopper",), drivers=("x",), vbios=("x",), **changes)
 
 
 def test_the_defaults_are_the_strict_ones() -> None:
@@ -379,5 +449,7 @@ def test_the_defaults_are_the_strict_ones() -> None:
     assert read.gpu.require_measurements
     assert not read.gpu.allow_expired_signers
     assert read.gpu.ocsp_age == timedelta(hours=24)
+    assert read.gpu.cc_modes == ("on", "protected-pcie", "nvle")
+    assert read.gpu.devtools == ("off",)
     assert read.tdx.minimum_tcb_date is None
     assert Policy.from_raw(policy(tdx=TDX | {"minimum_tcb_date": "2025-01-31"})).tdx != read.tdx

@@ -1,8 +1,10 @@
 """Mirrors strongroom/cli/verify.py and verdicts.py: what a person and a script see of honest and other servers."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,9 +16,11 @@ from strongroom.evidence.bundle import Bundle
 from strongroom.measure.tree import words
 from strongroom.verify.bundle import verify_bundle
 from strongroom.wire.canonical import unb64u
+from tests.fakes import accelerated, composite
 from tests.fakes import silicon as silicon_fake
 from tests.fakes.exchange import ENGINE, MODEL
 from tests.fakes.machine import Machine, policy_file, serving
+from tests.fakes.nvidia import DRIVER
 
 Capture = pytest.CaptureFixture[str]
 
@@ -37,6 +41,46 @@ def test_an_accepted_server(machine: Machine, tmp_path: Path, capsys: Capture) -
     assert f"engine  {ENGINE.name} {ENGINE.version}  serve /model" in out
     last = out.splitlines()[-1]
     assert last.startswith(f"accepted: {url.removeprefix('https://')} is genuine and meets {policy}.")
+
+
+SAID = (
+    f"cc on, devtools off, environment production, driver {DRIVER}, ready flag clear at that time: the agent's word, "
+    "no device's"
+)
+
+
+def test_what_is_said_of_gpus_and_by_whom(tmp_path: Path, capsys: Capture) -> None:
+    machine = accelerated.machine()
+    policy = str(policy_file(tmp_path, machine, **accelerated.accepted(machine)))
+    with serving(machine) as url:
+        assert main(["verify", url, "--policy", policy]) == 0
+        out = capsys.readouterr().out
+        assert main(["verify", url, "--policy", policy, "--json"]) == 0
+    assert f"gpus    2  {SAID}" in out
+    assert re.search(r"gpu devtools +off, by the agent's word +off +ok", out)
+    assert re.search(r"gpu cc mode +on, by the agent's word +on or protected-pcie or nvle +ok", out)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["gpus"] == 2
+    assert answer["gpu_state_by_agent"] == composite.GPU_STATE.to_json()
+
+
+@pytest.mark.guarantee("G19")
+@pytest.mark.parametrize(
+    ("state", "section", "why"),
+    [
+        ({"devtools": 1}, {}, "gpu devtools is on, by the agent's word, want off"),
+        ({"cc_feature": 0}, {}, "gpu cc mode is off, by the agent's word, want on or protected-pcie or nvle"),
+        ({}, {"cc_modes": ["nvle"]}, "gpu cc mode is on, by the agent's word, want nvle"),
+    ],
+)
+def test_gpus_in_a_mode_that_is_not_wanted(
+    state: dict[str, Any], section: dict[str, Any], why: str, tmp_path: Path, capsys: Capture
+) -> None:
+    machine = accelerated.machine(**state)
+    policy = str(policy_file(tmp_path, machine, **accelerated.accepted(machine, **section)))
+    with serving(machine) as url:
+        assert main(["verify", url, "--policy", policy]) == 6
+    assert why in capsys.readouterr().err
 
 
 @pytest.mark.guarantee("G18")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from strongroom.evidence.binding import Purpose
 from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.evidence.snp_json import to_kbs
 from tests import VECTORS
+from tests.fakes import accelerated
 from tests.fakes import silicon as silicon_fake
 from tests.fakes.machine import Machine, policy_file, serving
 from tests.fuzz.targets import specimens
@@ -115,6 +117,22 @@ def test_a_bundle_speaks_for_one_key(machine: Machine, tmp_path: Path, capsys: C
     assert main(["verify", str(tmp_path / "json"), *words]) == 3
     assert "want --key FILE" in capsys.readouterr().err
     assert main(["verify", str(tmp_path / "json"), *words, "--key", str(tmp_path / "other")]) == 5
+
+
+def test_what_is_said_of_gpus_and_by_whom(tmp_path: Path, capsys: Capture) -> None:
+    machine = accelerated.machine()
+    rules = str(policy_file(tmp_path, machine, **accelerated.accepted(machine)))
+    bundle = machine.attest(Purpose.APPLICATION, bytes(range(32)), machine.spki)
+    (tmp_path / "bundle").write_bytes(bundle.pack())
+    (tmp_path / "key").write_bytes(machine.spki)
+    words = ["verify", str(tmp_path / "bundle"), "--key", str(tmp_path / "key"), "--policy", rules]
+    assert main(words) == 0
+    assert re.search(
+        r"gpu modes +cc on, devtools off, .*: the agent's word, no device's", capsys.readouterr().out
+    )
+    assert main([*words, "--json"]) == 0
+    facts = dict(json.loads(capsys.readouterr().out)["facts"])
+    assert facts["gpus"] == "2" and facts["gpu modes"].endswith("the agent's word, no device's")
 
 
 def test_kept_evidence_verifies_again(machine: Machine, tmp_path: Path, capsys: Capture) -> None:

@@ -1,5 +1,6 @@
 """Mirrors strongroom/evidence/eventlog.py. Its fixed head is checked in test_binding.py."""
 
+from hashlib import sha256
 from typing import Final
 
 import pytest
@@ -77,3 +78,12 @@ def test_sizes_are_bounded() -> None:
 def test_other_shapes_are_refused(value: JSON) -> None:
     with pytest.raises(FormatError, match=r"^event log"):
         EventLog.from_json(value)
+
+
+def test_a_register_that_followed_the_log_has_one_value() -> None:
+    log, register = EventLog(), bytes(32)
+    assert log.pcr == register
+    for name in ("userdata", "keys", "boot-done"):
+        log = log.extend(Event(name, name.encode()))
+        register = sha256(register + sha256(log.head).digest()).digest()
+        assert log.pcr == register

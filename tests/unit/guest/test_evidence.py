@@ -187,6 +187,16 @@ def test_the_register_of_an_intel_machine_is_the_head_of_the_log() -> None:
     assert TDXQuote.parse(bundle.report).body.report_data.startswith(b"strongroom/rd/v1")
 
 
+def test_zeros_behind_a_quote_are_not_carried() -> None:
+    class Padding(FakeTDX):
+        def report(self, report_data: bytes, *, privlevel: int | None = None) -> TSMReport:
+            made = super().report(report_data)
+            return replace(made, outblob=made.outblob + bytes(300))
+
+    bundle = asyncio.run(Attester(Padding()).evidence(purpose=Purpose.BOOT, challenge=CHALLENGE, key=KEY))
+    TDXQuote.parse(bundle.report, trailing="none")
+
+
 def test_what_was_launched_is_told_in_the_same_words_on_both(tsm: FakeTSM) -> None:
     amd = asyncio.run(Attester(tsm).launch())
     assert (amd.tee, amd.measurement, amd.committed) == ("snp", tsm.chip.measurement, tsm.chip.host_data)

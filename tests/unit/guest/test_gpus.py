@@ -6,19 +6,24 @@ The calls are those that the real nvidia-ml-py makes of a compiled library, in t
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from guest.gpus import ATTEST_EVERY, PERSISTENCE, Attested, GPUs, unverifiable
+from guest.machine import nscq
 from guest.machine.pci import driven_gpus, nvidia_gpus, nvidia_switches
 from strongroom.errors import MachineError, PolicyError, StrongroomError, VerifyError
-from strongroom.evidence.gpu import GPUEvidence
+from strongroom.evidence.nvml import NVMLState
 from tests.fakes.gpus import ENDED, HOLDER, Machine
+from tests.fakes.nscq import double
+from tests.fakes.nscq.double import Double as Switches
 
 NONCE = bytes(range(32))
-ADMISSION = ["init", "count", "settings", "capabilities", "ready"]
+ADMISSION = ["init", "count", "settings", "capabilities", "ready", "driver"]
 UNCHANGED = ["count", "settings", "ready"]
 EVIDENCE = ["report 0", "certificate 0", "report 1", "certificate 1"]
+STATE = NVMLState(environment=2, cc_feature=1, devtools=0, multi_gpu=0, driver="610.43.02", ready=0)
 
 
 def ready(machine: Machine) -> GPUs:
@@ -58,7 +63,7 @@ def test_the_order_is_mode_then_evidence_then_verification_then_ready(machine: M
     gpus.close()
     assert machine.double.calls == [
         *ADMISSION,
-        *UNCHANGED, *EVIDENCE, "verify", "driver",
+        *UNCHANGED, *EVIDENCE, "verify",
         "set-ready 1", "ready",
         *UNCHANGED,
         "set-ready 0", "shutdown",
@@ -81,7 +86,7 @@ def test_nothing_can_be_attested_before_admission(machine: Machine) -> None:
     gpus = machine.gpus()
     steps: list[Callable[[], Coroutine[None, None, object]]] = [
         lambda: gpus.attest(NONCE),
-        lambda: gpus.let_in(Attested((), "610")),
+        lambda: gpus.let_in(Attested((), STATE)),
     ]
     for step in steps:
         with pytest.raises(PolicyError, match="gpu: none were admitted"):
@@ -93,7 +98,7 @@ def test_an_empty_list_of_devices_lets_nothing_in(machine: Machine) -> None:
     gpus = machine.gpus()
     asyncio.run(gpus.admit(2, tee="snp"))
     with pytest.raises(PolicyError, match="gpu: no device was attested, want every one"):
-        asyncio.run(gpus.let_in(Attested((), "610")))
+        asyncio.run(gpus.let_in(Attested((), STATE)))
     assert shut(machine) and "set-ready 1" not in machine.double.calls
 
 
@@ -249,25 +254,146 @@ def test_one_device_cannot_stand_for_two(machine: Machine) -> None:
     assert shut(machine)
 
 
-def test_switches_nobody_can_ask_are_refused(machine: Machine) -> None:
-    machine.plug("0000:07:00.0", "0x068000")
+def test_what_the_driver_said_is_told_at_admission(machine: Machine) -> None:
+    gpus = machine.gpus()
+    assert asyncio.run(gpus.admit(2, tee="snp")) == STATE
+    assert asyncio.run(gpus.attest(NONCE)).state == STATE
     machine.double.set(cc=0, multi=1)
-    refused(machine, PolicyError, "1 switches on the bus, whose evidence this version cannot collect")
+    found = asyncio.run(machine.gpus().admit(2, tee="snp"))
+    assert found == replace(STATE, cc_feature=0, multi_gpu=1)
+
+
+@pytest.mark.guarantee("G19")
+def test_switches_are_asked_with_the_gpus(machine: Machine, switches: Switches) -> None:
+    machine.plug_switches(4)
+    machine.double.set(cc=0, multi=1)
+    asyncio.run(opened(machine.gpus()))
+    ((devices, _),) = machine.verified
+    assert [device.kind for device in devices] == ["hopper"] * 2 + ["ls10"] * 4
+    assert [device.report[4:36] for device in devices] == [NONCE] * 6
+    modes = [f"mode {n}" for n in range(4)]
+    assert switches.calls[:6] == ["create", "uuid", *modes]  # at admission, and no evidence yet
+    assert switches.calls[6:13] == ["destroy", "create", "uuid", *modes]
+    assert switches.calls[-1] == "destroy"
+
+
+def test_without_switches_on_the_bus_their_library_stays_closed(machine: Machine, switches: Switches) -> None:
+    ready(machine)
+    assert switches.calls == []
+
+
+def unfit_switches(machine: Machine, kind: type[StrongroomError], why: str) -> None:
+    """Refused at admission: nothing was attested, and nothing asked of a broker."""
+    machine.plug_switches(4)
+    machine.double.set(cc=0, multi=1)
+    refused(machine, kind, why)
+    assert shut(machine) and not machine.double.nonces
+
+
+@pytest.mark.guarantee("G19")
+@pytest.mark.parametrize(
+    ("state", "kind", "why"),
+    [
+        ({"mode_value": 0}, PolicyError, "protection of switch 0 is disabled, want locked"),
+        ({"mode_value2": 1}, PolicyError, "protection of switch 2 is enabled, want locked"),
+        ({"mode_value3": 2}, PolicyError, "protection of switch 3 is failure, want locked"),
+        ({"mode_value1": -1}, PolicyError, "protection of switch 1 is unknown, want locked"),
+        ({"mode_value1": 7}, PolicyError, "protection of switch 1 is 7, want locked"),
+        ({"count": 3}, PolicyError, "libnvidia-nscq shows 3 switches, want 4"),
+        ({"count": 0}, PolicyError, "libnvidia-nscq shows 0 switches, want 4"),
+        ({"count": 5}, PolicyError, "libnvidia-nscq shows 5 switches, want 4"),
+        ({"create": 1}, MachineError, "nscq session: it came up in part only"),
+        ({"mode_times3": 0}, MachineError, "nscq protection of switch 3: 0 answers, want one"),
+    ],
+)
+def test_unfit_switches_are_not_admitted(
+    machine: Machine, switches: Switches, state: dict[str, int], kind: type[StrongroomError], why: str
+) -> None:
+    switches.set(**state)
+    unfit_switches(machine, kind, why)
+
+
+def test_switches_that_the_fabric_manager_locks_are_waited_for(machine: Machine, switches: Switches) -> None:
+    machine.plug_switches(4)
+    machine.double.set(cc=0, multi=1)
+    switches.set(mode_value2=1)
+
+    async def through() -> None:
+        admission = asyncio.create_task(machine.gpus(patience=5.0).admit(2, tee="snp"))
+        for _ in range(1000):
+            if switches.calls.count("destroy") >= 2:
+                break
+            await asyncio.sleep(0.01)
+        switches.set(mode_value2=3)
+        await admission
+
+    asyncio.run(through())
+    assert machine.double.calls == ADMISSION
+
+
+def test_switches_without_their_library_are_refused(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nscq, "LIBRARY", str(tmp_path / "absent"))
+    unfit_switches(
+        machine, MachineError, "nscq: .*absent cannot be loaded, want the driver's own in the image"
+    )
+
+
+def test_switches_behind_a_library_of_another_version_are_refused(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    library = double.build(tmp_path / "other", version="595.71.05")
+    with double.bound(library, tmp_path / "other") as other:
+        why = r"nscq: library is of version 595.71.05, want the driver's, 610.43.02"
+        unfit_switches(machine, MachineError, why)
+        assert other.calls == []
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ({"report_times2": 0}, "nscq report of switch 2: 0 answers, want one"),
+        ({"fresh1": 0}, "switch 1: report answers another nonce than it was asked with"),
+        ({"report_size3": 8193}, "switch 3: report: 8193 bytes, want 1..8192"),
+        ({"mode_value2": 1}, "protection of switch 2 is enabled, want locked"),
+    ],
+)
+def test_a_switch_that_fails_after_admission_leaves_the_gpus_shut(
+    machine: Machine, switches: Switches, state: dict[str, int], why: str
+) -> None:
+    machine.plug_switches(4)
+    machine.double.set(cc=0, multi=1)
+
+    async def through() -> None:
+        gpus = machine.gpus()
+        await gpus.admit(2, tee="snp")
+        switches.set(**state)
+        await gpus.let_in(await gpus.attest(NONCE))
+
+    with pytest.raises((MachineError, PolicyError), match=why):
+        asyncio.run(through())
+    assert shut(machine) and "set-ready 1" not in machine.double.calls
+
+
+def test_one_switch_cannot_stand_for_two(machine: Machine, switches: Switches, tmp_path: Path) -> None:
+    machine.plug_switches(4)
+    machine.double.set(cc=0, multi=1)
+    folder = tmp_path / "nscq"
+    (folder / "chain3").write_bytes((folder / "chain0").read_bytes())
+    refused(machine, PolicyError, "two devices gave the same certificates")
     assert shut(machine)
 
 
-def test_switches_without_evidence_are_refused(machine: Machine) -> None:
-    machine.plug("0000:07:00.0", "0x068000")
-    why = r"0 of 1 switches gave evidence \(is libnvidia-nscq of the version of the driver, 610.43.02\?\)"
-    refused(machine, MachineError, why, machine.gpus(switches=lambda _: ()))
+@pytest.mark.guarantee("G10")
+def test_a_switch_that_is_unlocked_while_serving_shuts_the_gpus(machine: Machine, switches: Switches) -> None:
+    machine.plug_switches(4)
+    machine.double.set(cc=0, multi=1)
+    gpus = ready(machine)
+    switches.set(mode_value1=1)
+    machine.now += ATTEST_EVERY
+    with pytest.raises(PolicyError, match="protection of switch 1 is enabled, want locked"):
+        asyncio.run(gpus.still_ready())
     assert shut(machine)
-
-
-def test_evidence_of_switches_is_verified_with_the_gpus(machine: Machine) -> None:
-    machine.plug("0000:07:00.0", "0x068000")
-    switch = GPUEvidence(kind="ls10", certificates=b"c", report=b"r")
-    asyncio.run(opened(machine.gpus(switches=lambda _: (switch,))))
-    assert [device.kind for device in machine.verified[0][0]] == ["hopper", "hopper", "ls10"]
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,16 @@ from strongroom.errors import (
 )
 from strongroom.evidence.binding import Purpose, channel_challenge
 from strongroom.evidence.bundle import Bundle
-from strongroom.host.attested import Address, AttestedConnection, Candidate
+from strongroom.evidence.eventlog import Event, EventLog
+from strongroom.host.attested import MAX_EVIDENCE, Address, AttestedConnection, Candidate
 from strongroom.host.tls import TLSEngine
 from strongroom.host.yamltext import parse_yaml
 from strongroom.verify.roots import PRODUCTION
 from strongroom.wire.canonical import JSON
+from tests.fakes import accelerated, composite
 from tests.fakes import silicon as silicon_fake
 from tests.fakes.machine import Machine, Request, policy_text, serving
+from tests.fakes.nvidia import nvidia
 
 PROMPT = b'{"messages":"a secret prompt"}'
 
@@ -162,6 +165,79 @@ class TwoMachines(Machine):
         )
 
 
+@dataclass
+class TwoBoots(Machine):
+    """The certificate's key survived a launch of the very same guest on the very same chip."""
+
+    def channel_bundle(self, nonce: bytes, exporter: bytes) -> Bundle:
+        second = replace(self.silicon, report_id=b"\1" * 32)
+        challenge = channel_challenge(nonce, exporter)
+        return replace(self, silicon=second).attest(Purpose.CHANNEL, challenge, self.spki)
+
+
+@dataclass
+class TwoLogs(Machine):
+    """The log that certificate and receipt key were made under did not grow into that of now."""
+
+    def channel_bundle(self, nonce: bytes, exporter: bytes) -> Bundle:
+        first, *others = self.events.events
+        anew = EventLog((replace(first, payload=b"\1" * 32), *others))
+        return replace(self, events=anew).attest(
+            Purpose.CHANNEL, channel_challenge(nonce, exporter), self.spki
+        )
+
+
+@dataclass
+class Growing(Machine):
+    """Goes on after its certificate was made, as an honest boot does."""
+
+    def channel_bundle(self, nonce: bytes, exporter: bytes) -> Bundle:
+        longer = self.events.extend(Event("boot-done", b"{}"))
+        return replace(self, events=longer).attest(
+            Purpose.CHANNEL, channel_challenge(nonce, exporter), self.spki
+        )
+
+
+@dataclass
+class OtherReceipts(Machine):
+    """Signs receipts in another boot."""
+
+    def receipt_bundle(self) -> Bundle:
+        silicon, self.silicon = self.silicon, replace(self.silicon, report_id=b"\1" * 32)
+        made, self.silicon = super().receipt_bundle(), silicon
+        return made
+
+
+@dataclass
+class OtherGPUs(Machine):
+    """Shows other GPUs with every answer."""
+
+    shown: int = 0
+
+    def attest(self, purpose: Purpose, challenge: bytes, key: bytes) -> Bundle:
+        self.shown += 1
+        self.gpus = lambda nonce: composite.gpus([nvidia().device(self.shown)], nonce=nonce)
+        return super().attest(purpose, challenge, key)
+
+
+def test_a_log_that_grew_is_the_same_boot() -> None:
+    machine = Growing()
+    assert b"choices" in ask(machine)
+
+
+def test_a_machine_with_gpus_is_one_machine() -> None:
+    machine = accelerated.machine()
+    assert b"choices" in ask(machine, policy_for(machine, **accelerated.accepted(machine)))
+
+
+@pytest.mark.guarantee("G8")
+def test_other_gpus_than_those_of_the_certificate_are_refused() -> None:
+    machine = accelerated.machine(1, kind=OtherGPUs)
+    with pytest.raises(VerifyError, match=r"certificate: gpus is [0-9a-f]{8}…, want [0-9a-f]{8}…: one boot"):
+        ask(machine, policy_for(machine, **accelerated.accepted(machine, 1)))
+    assert machine.prompts == []
+
+
 @pytest.mark.guarantee("G8")
 @pytest.mark.parametrize(
     ("kind", "changes", "why"),
@@ -169,6 +245,9 @@ class TwoMachines(Machine):
         (OtherKey, {}, "report_data differs"),
         (OtherPurpose, {}, "report_data differs"),
         (TwoMachines, {"host_data": "any"}, "certificate: host_data is 0001"),
+        (TwoBoots, {}, "certificate: report id is 00000000…, want 01010101…: one boot of one machine"),
+        (TwoLogs, {}, "certificate: event log is another, want a beginning of that of now"),
+        (OtherReceipts, {}, "receipt key: report id is 01010101…, want 00000000…: one boot of one machine"),
     ],
 )
 def test_evidence_speaks_for_one_key_one_use_and_one_machine(
@@ -229,7 +308,7 @@ class Answering(Machine):
         (200, b"[]", FormatError),
         (200, b'{"channel":{},"receipt_key":{}}', FormatError),
         (200, b'{"channel":{},"receipt_key":{},"more":1}', FormatError),
-        (200, b" " * (1 << 20) + b" ", ProtocolError),
+        (200, b" " * MAX_EVIDENCE + b" ", ProtocolError),
     ],
 )
 def test_an_answer_that_is_no_evidence_is_refused(status: int, body: bytes, error: type[Exception]) -> None:

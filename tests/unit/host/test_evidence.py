@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from strongroom.errors import FormatError, MachineError, ProtocolError, TransportError
 from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.collateral import MAX_BYTES as MAX_COLLATERAL
+from strongroom.evidence.collateral import Collateral
 from strongroom.host.evidence import parse_answer, request_evidence, request_evidence_blocking
 from strongroom.wire.canonical import pack_json
 from strongroom.wire.framing import frame
@@ -48,6 +51,27 @@ def test_the_agents_bundle_comes_back(socket_dir: Path) -> None:
 
     for bundle in asyncio.run(main()):
         assert (bundle.purpose, bundle.challenge, bundle.events) == (Purpose.CHANNEL, CHALLENGE, events())
+
+
+@pytest.mark.parametrize("ask", [by_loop, blocking])
+def test_a_bundle_may_be_as_large_as_its_collateral_makes_it(ask: Ask, socket_dir: Path) -> None:
+    much = Collateral.of({"nvidia-rim/NV_GPU_DRIVER_1": bytes(MAX_COLLATERAL)})
+
+    async def main() -> Bundle:
+        agent = Agent(silicon(), events())
+        make = agent.make
+        agent.make = lambda **asked: replace(make(**asked), collateral=much)
+        await agent.start(socket_dir / "e")
+        try:
+            if ask is blocking:
+                return await asyncio.to_thread(blocking, socket_dir / "e")
+            return await request_evidence(
+                socket_dir / "e", purpose=Purpose.CHANNEL, challenge=CHALLENGE, key=KEY
+            )
+        finally:
+            await agent.stop()
+
+    assert asyncio.run(main()).collateral == much
 
 
 def answering(path: Path, answer: bytes) -> threading.Thread:

@@ -1,5 +1,6 @@
 """Mirrors strongroom/ratls/acceptance.py."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,9 +14,11 @@ from strongroom.evidence.binding import Purpose, certificate_challenge
 from strongroom.ratls.acceptance import accept, spki
 from strongroom.ratls.certificate import OID, load
 from strongroom.ratls.cmw import pack_cmw
+from strongroom.verify.lacking import LackingError
 from strongroom.verify.roots import PRODUCTION
 from tests.fakes import exchange
 from tests.fakes.exchange import NOT_BEFORE, NOW, certificate, certificate_bundle, tls_key
+from tests.fakes.makers import PCK_SERIAL, World
 from tests.fakes.silicon import MEASUREMENT, bundle, roots, silicon
 
 CHIP = silicon()
@@ -167,3 +170,20 @@ def test_a_flipped_bit_anywhere_is_refused() -> None:
 def test_the_certificate_stays_far_below_its_limit() -> None:
     assert len(DER) < 24 * 1024
     assert load(DER).signature_hash_algorithm is not None
+
+
+def test_what_a_certificate_has_no_room_for_comes_beside_it() -> None:
+    world = World(NOW, "tdx")
+    made = world.make(
+        purpose=Purpose.RA_TLS, challenge=certificate_challenge(NOT_BEFORE), key=exchange.spki(KEY)
+    )
+    der = certificate(KEY, made)
+    with pytest.raises(LackingError, match="neither evidence nor verifier has intel-tcb-info"):
+        accept(der, roots=world.roots, now=NOW)
+    accept(der, roots=world.roots, now=NOW, carried=world.collateral)
+    accept(der, roots=world.roots, now=NOW, collateral=world.collateral)
+    revoked = replace(world, revoked=frozenset({PCK_SERIAL})).collateral
+    with pytest.raises(VerifyError, match="is revoked"):
+        accept(der, roots=world.roots, now=NOW, carried=revoked)
+    with pytest.raises(VerifyError, match="is revoked"):
+        accept(der, roots=world.roots, now=NOW, carried=world.collateral, collateral=revoked)

@@ -9,10 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from strongroom.errors import FormatError, StrongroomError, VerifyError
+from strongroom.evidence.binding import Purpose, receipt_challenge
 from strongroom.receipts.envelope import MAX_BYTES, pack, parse, verify_envelope
 from strongroom.receipts.receipt import Receipt, sign
+from strongroom.verify.lacking import LackingError
 from strongroom.verify.roots import PRODUCTION
-from tests.fakes.exchange import ENGINE, MODEL, NOT_BEFORE, NOW, events, receipt, receipt_bundle
+from tests.fakes.exchange import ENGINE, MODEL, NOT_BEFORE, NOW, events, receipt, receipt_bundle, spki
+from tests.fakes.makers import World
 from tests.fakes.silicon import MEASUREMENT, roots, silicon
 
 CHIP = silicon()
@@ -122,3 +125,20 @@ def test_other_files_are_refused(members: dict[str, Any]) -> None:
 def test_a_huge_file_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(FormatError, match="want at most"):
         parse(b" " * (MAX_BYTES + 1))
+
+
+def test_a_file_brings_collateral_that_holds_for_its_time_and_no_longer() -> None:
+    world = World(NOW, "tdx")
+    challenge = receipt_challenge(NOT_BEFORE)
+    evidence = world.carrying(purpose=Purpose.RECEIPT_KEY, challenge=challenge, key=spki(KEY))
+    raw = signed(receipt(evidence), evidence)
+    later = NOW + timedelta(days=365)
+    verify_envelope(raw, roots=world.roots, now=NOW)
+    # Nothing in it proves when it was made: whoever asks about today is not answered with the word of then.
+    with pytest.raises(LackingError, match="want a newer issue"):
+        verify_envelope(raw, roots=world.roots, now=later)
+    verify_envelope(raw, roots=world.roots, now=later, collateral=World(later, "tdx").collateral)
+    bare = signed(receipt(evidence), evidence.bare)
+    assert parse(bare)[0] == parse(raw)[0]  # the signature does not speak of collateral
+    with pytest.raises(LackingError, match="neither evidence nor verifier"):
+        verify_envelope(bare, roots=world.roots, now=NOW)

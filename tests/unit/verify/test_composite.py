@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 
 import pytest
@@ -10,12 +11,28 @@ import pytest
 from strongroom.errors import FormatError, StrongroomError, VerifyError
 from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle, TEEKind
-from strongroom.evidence.collateral import Collateral
-from strongroom.evidence.eventlog import Event
+from strongroom.evidence.collateral import AMD_CRL, Collateral
+from strongroom.evidence.eventlog import Event, EventLog
+from strongroom.evidence.snp_certs import CertificateTable
+from strongroom.verify.lacking import LackingError
 from strongroom.verify.roots import PRODUCTION
-from tests.fakes.composite import GPU, KEY, LOG, bundle, collateral, gpus, quoted, roots, verify
+from tests.fakes.composite import (
+    GPU,
+    KEY,
+    LOG,
+    NOW,
+    bundle,
+    collateral,
+    following,
+    gpus,
+    quoted,
+    roots,
+    verify,
+)
 from tests.fakes.nvidia import nvidia
+from tests.fakes.silicon import silicon
 from tests.fakes.tpm import PCRS, ak_chain, rsa_key, rsa_tpm
+from tests.fakes.vendors import revocation_list
 
 KINDS: Final = get_args(TEEKind)
 WHOLE: Final = {tee: bundle(tee, devices=gpus(), tpm=True) for tee in KINDS}
@@ -29,7 +46,7 @@ def test_every_kind_of_machine_verifies_with_gpu_and_tpm(tee: TEEKind) -> None:
     assert claims.root_sha256 in claims.simulated_roots <= roots().insecure
     assert claims.events == LOG
     assert claims.tpm is not None
-    assert dict(claims.tpm.pcrs) == PCRS
+    assert dict(claims.tpm.pcrs) == PCRS | {15: LOG.pcr}
     assert (claims.azure is not None) == tee.startswith("azure")
     assert (claims.tdx is not None) == tee.endswith("tdx")
     assert claims.gpus == 1
@@ -132,6 +149,18 @@ def test_pcr_values_cannot_change_their_numbers(tee: TEEKind) -> None:
         verify(replace(WHOLE[tee], tpm=replace(tpm, pcrs=())))
 
 
+@pytest.mark.guarantee("G7")
+@pytest.mark.parametrize("tee", KINDS)
+def test_log_and_register_tell_the_same_story(tee: TEEKind) -> None:
+    shorter, longer = EventLog(LOG.events[:-1]), LOG.extend(Event("more", b""))
+    for other in (EventLog(), shorter, longer):
+        with pytest.raises(VerifyError, match=r"tpm quote: pcr 15 is [0-9a-f]{64}, the event log makes it"):
+            verify(bundle(tee, tpm=True, pcrs=following(other)))
+    with pytest.raises(VerifyError, match="tpm quote: without pcr 15, want it"):
+        verify(bundle(tee, tpm=True, pcrs=PCRS))
+    assert verify(bundle(tee, tpm=True, events=longer)).events == longer
+
+
 @pytest.mark.parametrize("tee", ["azure-snp", "azure-tdx"])
 def test_azure_is_fresh_by_its_tpm_alone(tee: TEEKind) -> None:
     with pytest.raises(VerifyError, match="azure bundle: no tpm quote, want one"):
@@ -203,3 +232,41 @@ def flips(whole: Bundle) -> Iterator[Bundle]:
         flipped = bytearray(whole.report)
         flipped[n // 8] ^= 1 << n % 8
         yield replace(whole, report=bytes(flipped))
+
+
+def amd_list(now: datetime, *serials: int) -> Collateral:
+    pki = silicon().pki
+    crl = revocation_list(pki.ark.subject, pki.ark_key, issued=now - timedelta(days=1), serials=serials)
+    return Collateral.of({AMD_CRL: crl})
+
+
+def test_a_list_that_evidence_brings_counts_while_it_holds() -> None:
+    gap, ask = "revocation of the ask: no revocation list given", silicon().pki.ask.serial_number
+    assert gap in verify(bundle()).not_checked
+    assert gap not in verify(bundle(collateral=amd_list(NOW))).not_checked
+    with pytest.raises(VerifyError, match="revoked"):
+        verify(bundle(collateral=amd_list(NOW, ask)))
+    # Kept evidence outlives its list, and is then as good as without one; a list of one's own has to hold.
+    old = amd_list(NOW - timedelta(days=365))
+    assert gap in verify(bundle(collateral=old)).not_checked
+    with pytest.raises(VerifyError, match="crl: expired"):
+        verify(bundle(), collateral=old)
+    assert gap not in verify(bundle(collateral=old), collateral=amd_list(NOW)).not_checked
+
+
+def test_a_verifier_may_have_the_chips_certificate_itself() -> None:
+    whole = bundle()
+    table = CertificateTable.parse(whole.certificates)
+    verify(replace(whole, certificates=b""), issuers=table)
+    with pytest.raises(
+        LackingError, match="vcek: neither the evidence nor the verifier has this certificate"
+    ):
+        verify(replace(whole, certificates=b""), issuers=replace(table, vcek=None))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in collateral() if name.startswith("intel-")])
+def test_what_a_platform_lacks_is_named(name: str) -> None:
+    less = Collateral.of({other: data for other, data in collateral() if other != name})
+    with pytest.raises(LackingError, match=f"neither evidence nor verifier has {name}$"):
+        verify(WHOLE["tdx"], collateral=less)
+    verify(replace(WHOLE["tdx"], collateral=collateral()), collateral=less)

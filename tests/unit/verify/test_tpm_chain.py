@@ -16,7 +16,7 @@ from strongroom.evidence.tpm import TPMPublic
 from strongroom.verify.azure import attestation_key
 from strongroom.verify.roots import PRODUCTION, Anchor
 from strongroom.verify.tpm import key_sha256, public_key
-from strongroom.verify.tpm_chain import CertifiedKey, split_der, verify_ak_chain
+from strongroom.verify.tpm_chain import CertifiedKey, complete_chain, split_der, verify_ak_chain
 from tests import VECTORS
 from tests.fakes.tpm import AIK, ISSUER_NAME, NOW, ROOT_NAME, ak_chain, ec_key, rsa_key
 
@@ -204,3 +204,31 @@ def test_certificates_one_after_another_with_the_zeros_of_an_nv_index() -> None:
     ):
         with pytest.raises(VerifyError, match="no whole certificate after"):
             split_der(bad)
+
+
+def test_a_chain_is_completed_by_names_whatever_order_they_come_in() -> None:
+    leaf, issuer, root = CHAIN
+    key = rsa_key("ak").public_key()
+    for given, others in (([leaf], [root, issuer]), ([leaf, root], [issuer]), (CHAIN, []), (CHAIN, [root])):
+        assert complete_chain(given, others, key=key) == tuple(CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("given", "others", "why"),
+    [
+        ([], CHAIN, "none given, want one"),
+        (CHAIN[:1], [], f"no certificate of {ISSUER_NAME}, which issued the last of 1"),
+        (CHAIN[:2], [], f"no certificate of {ROOT_NAME}, which issued the last of 2"),
+        (CHAIN[1:], [], "is for another key"),
+        ([b"0"], [], "not a certificate we can read"),
+    ],
+)
+def test_a_chain_with_a_link_missing_is_none(given: list[bytes], others: list[bytes], why: str) -> None:
+    with pytest.raises(VerifyError, match=why):
+        complete_chain(given, others, key=rsa_key("ak").public_key())
+
+
+def test_issuers_that_name_each_other_lead_nowhere() -> None:
+    one = ak_chain(root={"issuer": ISSUER_NAME, "issuer_key": rsa_key("vtpm issuer")})
+    with pytest.raises(VerifyError, match="which issued the last of 8"):
+        complete_chain(one, [], key=rsa_key("ak").public_key())

@@ -35,3 +35,5 @@ def test_too_long_a_frame_is_refused_by_its_length_alone() -> None:
         FrameReader(max_frame=10).feed(frame(bytes(11)))
     with pytest.raises(FormatError, match="frame: "):
         frame(bytes(MAX_FRAME + 1))
+    whole = frame(bytes(MAX_FRAME + 1), max_frame=MAX_FRAME + 1)
+    assert FrameReader(max_frame=MAX_FRAME + 1).feed(whole) == [bytes(MAX_FRAME + 1)]

@@ -98,15 +98,23 @@ def test_the_whole_way_of_a_boot_with_gpus(machine: Machine, tmp_path: Path) -> 
     evidence = ["report 0", "certificate 0", "report 1", "certificate 1"]
     unchanged = ["count", "settings", "ready"]
     assert machine.double.calls == [
-        "init", "count", "settings", "capabilities", "ready",
+        "init", "count", "settings", "capabilities", "ready", "driver",
         *evidence, "cpu-report",
-        *unchanged, *evidence, "verify", "driver", "event gpu-ready", "set-ready 1", "ready",
+        *unchanged, *evidence, "verify", "event gpu-ready", "set-ready 1", "ready",
         *unchanged,
     ]  # fmt: skip
     logged = parse_json(guest.attester.log.find("gpu-ready") or b"", "event")
     ((devices, _),) = machine.verified
     digest = gpu_digest(devices).hex()
-    assert logged == {"count": 2, "driver": "610.43.02", "evidence_sha384": digest}
+    said = {
+        "environment": 2,
+        "cc_feature": 1,
+        "devtools": 0,
+        "multi_gpu": 0,
+        "driver": "610.43.02",
+        "ready": 0,
+    }
+    assert logged == {"count": 2, "evidence_sha384": digest, "nvml": said}
     assert guest.record.content["gpus"] == 2
     door, gate = machine.double.nonces[0], machine.double.nonces[2]
     assert door != gate

@@ -54,10 +54,18 @@ def guest(tmp_path: Path, machine: Machine) -> System:
     )
 
 
-@pytest.mark.parametrize(("gpus", "calls"), [(0, 0), (2, 5)])
-def test_the_log_says_how_many(guest: System, machine: Machine, gpus: int, calls: int) -> None:
+SAID = {"environment": 2, "cc_feature": 1, "devtools": 0, "multi_gpu": 2, "driver": "610.43.02", "ready": 0}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "logged", "calls"), [(0, {"count": 0}, 0), (2, {"count": 2, "nvml": SAID}, 6)]
+)
+def test_the_log_says_how_many_and_what_the_driver_says_of_them(
+    guest: System, machine: Machine, gpus: int, logged: dict[str, object], calls: int
+) -> None:
+    machine.double.set(multi=2)
     asyncio.run(measure(guest, parsed(gpus)))
-    assert parse_json(guest.attester.log.find("gpu") or b"", "event") == {"count": gpus}
+    assert parse_json(guest.attester.log.find("gpu") or b"", "event") == logged
     assert len(machine.double.calls) == calls
 
 

@@ -74,7 +74,10 @@ def test_what_is_taken_is_examined_again(
         store.take(chip.item, roots=PRODUCTION, now=now)
     with pytest.raises(VerifyError, match=r"AMD Genoa issuers .*crl: expired"):
         store.take(issuers.item, roots=roots, now=now + timedelta(days=31))
-    forged = Entry(issuers.item, {**issuers.parts, "crl": issuers.parts["crl"][:-1] + b"\0"})
+    forged = Entry(
+        issuers.item,
+        {**issuers.parts, "crl": issuers.parts["crl"][:-1] + bytes((issuers.parts["crl"][-1] ^ 1,))},
+    )
     file(store, issuers).write_bytes(forged.pack())
     with pytest.raises(VerifyError, match="signature is not"):
         store.take(issuers.item, roots=roots, now=now)
