@@ -12,6 +12,7 @@ from strongroom.errors import MachineError, VerifyError
 from strongroom.host.notify import notify
 
 PERIOD: Final = 1.0  # seconds
+GONE: Final = ("failed", "inactive")  # nobody starts it again
 
 
 async def keep_watch(system: System) -> None:
@@ -28,6 +29,8 @@ async def keep_watch(system: System) -> None:
         fs = seen[0]
         if fs.running and fs.status and not fs.status.startswith(SOUND):
             raise VerifyError(f"model: {fs.status}")
+        if fs.active in GONE:  # the engine is not bound to it, for a death that systemd repairs
+            raise fs.failure()
         running = next(unit for unit in seen if unit.name == engine.UNIT)
         if running.main_pid:
             check_sealed(running.main_pid)
