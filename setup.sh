@@ -4,7 +4,9 @@
 #   ./setup.sh base     build/venv     the project itself, editable, with every tool of the demo and the tests
 #   ./setup.sh guest    build/guest    what the guest's own processes import, and nothing else
 #   ./setup.sh engine   build/engine   vLLM for the CPU, in an environment of its own
-#   ./setup.sh all      the three of them (the default)
+#   ./setup.sh peers    other people's programs that the tests exchange files with
+#   ./setup.sh rivals   other people's file systems that the benches race against
+#   ./setup.sh all      base, guest and engine (the default)
 #
 # Distribution packages come from apt (with sudo where this is not root); everything else stays under build/.
 # STRONGROOM_PYTHON names another interpreter. pip keeps the indexes it is configured with.
@@ -14,6 +16,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly TORCH_VERSION=2.13.0 VLLM_VERSION=0.32.0
 readonly BASE_PACKAGES="python3 python3-venv python3-dev gcc pkg-config libsystemd-dev fuse3 iproute2"
 readonly GUEST_PACKAGES="systemd systemd-container dbus swtpm util-linux"
+readonly PEER_PACKAGES="gocryptfs skopeo umoci"
+readonly RIVAL_PACKAGES="gocryptfs securefs rclone libfuse3-dev pkg-config gcc"
 readonly ENGINE_PACKAGES="libnuma1 util-linux"  # vLLM's CPU backend links the one and runs lscpu of the other
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1 PYTHONNOUSERSITE=1
@@ -139,6 +143,9 @@ engine() {
     say "$key" >build/engine/.recipe
 }
 
+peers() { apt_install peers $PEER_PACKAGES; }
+rivals() { apt_install rivals $RIVAL_PACKAGES; }
+
 engine_requirements() {
     "$python" - "$1" <<'PYTHON'
 import email, re, sys, zipfile
@@ -154,11 +161,14 @@ for requirement in requirements:
 PYTHON
 }
 
-case ${1:-all} in
-    base | guest | engine) parts=("$1") ;;
-    all) parts=(base guest engine) ;;
-    *) die "usage: ./setup.sh [base|guest|engine|all]" ;;
-esac
+parts=()
+for part in "${@:-all}"; do
+    case $part in
+        base | guest | engine | peers | rivals) parts+=("$part") ;;
+        all) parts+=(base guest engine) ;;
+        *) die "usage: ./setup.sh [base|guest|engine|peers|rivals|all]..." ;;
+    esac
+done
 mkdir -p build
 apt_install base $BASE_PACKAGES
 python=$(find_python)
