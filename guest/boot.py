@@ -9,6 +9,7 @@ from guest.stages.gpu import gpus_ready
 from guest.stages.keys import obtain_keys
 from guest.stages.measure import measure
 from guest.stages.mount import mount
+from guest.stages.receive import receive
 from guest.stages.serve import Serving, serve
 from guest.stages.tunnel import tunnel
 from guest.system import System
@@ -20,7 +21,8 @@ async def boot(system: System) -> Serving:
     config = await stage("configure", configure(system))
     workload = await stage("measure", measure(system, config))
     keys = await stage("keys", obtain_keys(system, workload))
-    volumes = await stage("mount", mount(system, keys))
+    model = await stage("receive", receive(system, keys))
+    volumes = await stage("mount", mount(system, model))
     identity = await stage("certify", certify(system, volumes))
     network = await stage("tunnel", tunnel(system, identity))
     gpus = await stage("gpu", gpus_ready(system, network))

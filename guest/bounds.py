@@ -78,6 +78,17 @@ RESOURCE: Final = Text(
 SOURCE: Final = Text(
     re.compile(r"/srv(/[A-Za-z0-9][A-Za-z0-9._-]*)+"), "a path below /srv, without dot segments"
 )
+# Where a model that is pushed is sealed to: the one place that its door may write to.
+PUSHED: Final = "/srv/pushed/model"
+EPHEMERAL: Final = "ephemeral"
+PUSH_KEY: Final = Text(
+    re.compile(rf"{EPHEMERAL}|{RESOURCE.pattern.pattern}"), f"{EPHEMERAL}, or {RESOURCE.means}"
+)
+# What stands before the 32 bytes of an Ed25519 key (RFC 8410) is 12 bytes, and so 16 characters.
+PROVIDER_KEY: Final = Text(
+    re.compile(r"MCowBQYDK2VwAyEA[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"),
+    "an Ed25519 public key, as `strongroom push keygen` prints it",
+)
 CERTIFICATE: Final = Text(
     re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]{1,16384}-----END CERTIFICATE-----\n?"),
     "one PEM certificate",
@@ -89,6 +100,9 @@ START_DEADLINE: Final = Whole(10, 7200, "seconds")
 PORT: Final = Whole(1024, 65535)
 GPUS: Final = Whole(0, 16)
 TENANTS_MAX: Final = 256
+PROVIDERS_MAX: Final = 16
+PUSH_SIZE: Final = Whole(1, 16384, "GiB")
+PUSH_WAIT: Final = Whole(60, 7 * 86400, "seconds")
 NAMES_MAX: Final = 16
 
 CONTEXT_LENGTH: Final = Whole(64, 1 << 20, "tokens")

@@ -11,6 +11,11 @@ The only accepted form is a `#cloud-config` document with one top-level key, `st
       door: {port: 8443, names: [llm.example], tenants: [{name: a, token_sha256: "<hex>"}], cache: tenant}
       gpus: 0
 
+A model that is pushed into the guest has no source, and needs no broker unless its key comes from there:
+
+      model: {name: llama, push: {provider_keys: ["<base64url of a DER SPKI>"], port: 8444, key: ephemeral,
+              max_gib: 512, wait_s: 86400}}
+
 Every error is a ConfigError that names the key path.
 """
 
@@ -48,10 +53,21 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Push:
+    """Who may push the model, and how."""
+
+    provider_keys: tuple[str, ...]  # base64url of DER SPKIs (Ed25519)
+    port: int
+    max_gib: int  # of all files together
+    wait_s: int  # until the model must have been accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     name: str
     source: str  # directory of the sealed tree; its contents are untrusted
-    key: str  # kbs:/// URI
+    key: str | None  # kbs:/// URI; None for a key that is made in the guest and ends with it
+    push: Push | None = None  # None for a model that lies at its source, sealed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +96,7 @@ class Door:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     userdata_sha256: bytes
-    broker: Broker
+    broker: Broker | None  # None when no key is asked for
     model: Model
     engine: Engine
     door: Door
@@ -94,15 +110,18 @@ def parse(userdata: Userdata) -> Config:
     root = top.section(PRODUCT_KEY)
     top.end()
     root.value("version", bounds.VERSION.check)
+    model = _model(root.section("model"))
     config = Config(
         userdata_sha256=userdata.sha256,
-        broker=_broker(root.section("broker")),
-        model=_model(root.section("model")),
+        broker=_broker_for(model, root),
+        model=model,
         engine=_engine(root.section("engine", required=False)),
         door=_door(root.section("door")),
         gpus=root.value("gpus", bounds.GPUS.check),
     )
     root.end()
+    if model.push is not None and not config.door.names:
+        raise ConfigError(f"{PRODUCT_KEY}.door.names: empty, want at least one: a provider connects to it")
     return config
 
 
@@ -175,6 +194,16 @@ def _list(limit: int) -> Callable[[object, str], list[object]]:
     return check
 
 
+def _broker_for(model: Model, root: _Section) -> Broker | None:
+    if model.key is not None:
+        return _broker(root.section("broker"))
+    if root.has("broker"):
+        raise ConfigError(
+            f"{root.path('broker')}: got one, want none: with an ephemeral key no broker is asked"
+        )
+    return None
+
+
 def _broker(raw: _Section) -> Broker:
     url = raw.value("url", bounds.BROKER_URL.check)
     ca = raw.value("ca", bounds.CERTIFICATE.check) if raw.has("ca") else None
@@ -189,6 +218,8 @@ def _broker(raw: _Section) -> Broker:
 
 
 def _model(raw: _Section) -> Model:
+    if raw.has("push"):
+        return _pushed(raw)
     model = Model(
         name=raw.value("name", bounds.NAME.check),
         source=raw.value("source", bounds.SOURCE.check),
@@ -196,6 +227,28 @@ def _model(raw: _Section) -> Model:
     )
     raw.end()
     return model
+
+
+def _pushed(raw: _Section) -> Model:
+    name = raw.value("name", bounds.NAME.check)
+    section = raw.section("push")
+    raw.end()
+    nothing: list[object] = []
+    at = section.path("provider_keys")
+    keys = section.value("provider_keys", _list(bounds.PROVIDERS_MAX), default=nothing)
+    if not keys:
+        raise ConfigError(f"{at}: empty, want at least one key: nobody else can push the model")
+    push = Push(
+        provider_keys=tuple(bounds.PROVIDER_KEY.check(key, f"{at}[{i}]") for i, key in enumerate(keys)),
+        port=section.value("port", bounds.PORT.check, default=8444),
+        max_gib=section.value("max_gib", bounds.PUSH_SIZE.check, default=512),
+        wait_s=section.value("wait_s", bounds.PUSH_WAIT.check, default=86400),
+    )
+    key = section.value("key", bounds.PUSH_KEY.check, default=bounds.EPHEMERAL)
+    section.end()
+    _distinct(push.provider_keys, at)
+    resource = None if key == bounds.EPHEMERAL else key
+    return Model(name=name, source=bounds.PUSHED, key=resource, push=push)
 
 
 def _engine(raw: _Section) -> Engine:

@@ -20,8 +20,13 @@ from strongroom.host.evidence import MAX_BYTES
 from strongroom.wire.canonical import JSON, pack_json, parse_json, unb64u
 from strongroom.wire.framing import FrameReader, frame
 
+SOCKET: Final = "/run/strongroom/evidence.sock"
 DOOR_UNIT: Final = "strongroom-proxy.service"
-ALLOWED: Final = {DOOR_UNIT: frozenset({Purpose.RA_TLS, Purpose.CHANNEL, Purpose.RECEIPT_KEY})}
+RECEIVER_UNIT: Final = "strongroom-receive.service"
+ALLOWED: Final = {
+    DOOR_UNIT: frozenset({Purpose.RA_TLS, Purpose.CHANNEL, Purpose.RECEIPT_KEY}),
+    RECEIVER_UNIT: frozenset({Purpose.RA_TLS, Purpose.CHANNEL}),
+}
 TIMEOUT: Final = 10.0  # seconds for a whole request
 _MAX_REQUEST: Final = 16 << 10  # bytes
 

@@ -19,6 +19,7 @@ from strongroom.wire import line
 
 VERSION: Final = 1
 ENGINE_STAGE: Final = "serve"  # its time is the engine's, not ours
+PROVIDER_STAGE: Final = "receive"  # and this one's a provider's
 _MAX_SENTENCE: Final = 2000  # characters; a refusal lists every reason
 T = TypeVar("T")
 
@@ -62,10 +63,10 @@ class Record:
         if error:
             entry["error"] = error
         self._content["stages"].append(entry)
-        times = {True: 0, False: 0}
-        for stage in self._content["stages"]:
-            times[stage["name"] == ENGINE_STAGE] += stage["ms"]
-        self.note(agent_ms=times[False], engine_ms=times[True])
+        stages = self._content["stages"]
+        ours = sum(one["ms"] for one in stages if one["name"] not in (ENGINE_STAGE, PROVIDER_STAGE))
+        engine = sum(one["ms"] for one in stages if one["name"] == ENGINE_STAGE)
+        self.note(agent_ms=ours, engine_ms=engine)
         print(f"{name}: {entry['outcome']} in {entry['ms']} ms{f': {error}' if error else ''}", flush=True)
 
     def end(self, state: str, error: BaseException | None = None) -> None:

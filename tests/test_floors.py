@@ -31,6 +31,7 @@ AGREEMENT: Final = {
     "ratls": {"wire", "evidence", "verify", "appraise"},
     "broker": {"wire", "keys", "evidence"},
     "sealed": {"wire", "keys"},
+    "push": {"wire", "sealed"},
     "receipts": {"wire", "keys", "evidence", "verify"},
     "errors": set(),
     "__init__": set(),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from guest import bounds
 from strongroom.host.run import run
 from tests import ROOT, need
 
 UNITS = sorted(p for p in (ROOT / "systemd").iterdir() if p.suffix in {".service", ".socket", ".target"})
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
-DAEMONS = {"strongroom-agent", "strongroom-fs", "strongroom-engine", "strongroom-proxy"}
+DAEMONS = {"strongroom-agent", "strongroom-fs", "strongroom-engine", "strongroom-proxy", "strongroom-receive"}
 
 
 def text(name: str) -> str:
@@ -58,7 +59,7 @@ def test_exposure_stays_below_the_units_own_threshold(laid_out: Path, path: Path
 @pytest.mark.guarantee("G10")
 def test_every_part_is_bound_to_the_agent() -> None:
     for name in ("strongroom-fs.service", "strongroom-engine.service", "strongroom-proxy.service",
-                 "strongroom-netns.service", "strongroom-serving.target"):  # fmt: skip
+                 "strongroom-receive.service", "strongroom-netns.service", "strongroom-serving.target"):  # fmt: skip
         assert re.search(r"^BindsTo=.*strongroom-agent\.service", text(name), re.MULTILINE), name
 
 
@@ -72,7 +73,8 @@ def test_a_dead_agent_or_a_part_beyond_repair_ends_the_machine() -> None:
 
 @pytest.mark.guarantee("G11")
 def test_keys_come_by_credential_and_nothing_dumps_core() -> None:
-    assert "LoadCredential=model-key:/run/strongroom/credentials.sock" in text("strongroom-fs.service")
+    for name in ("strongroom-fs.service", "strongroom-receive.service"):
+        assert "LoadCredential=model-key:/run/strongroom/credentials.sock" in text(name)
     for path in SERVICES:
         content = path.read_text()
         assert "LimitCORE=0" in content, path.name
@@ -101,3 +103,12 @@ def test_a_gpu_image_adds_devices_and_the_one_right_it_takes() -> None:
 def test_daemons_are_watched() -> None:
     for name in sorted(DAEMONS - {"strongroom-engine"}):
         assert "WatchdogSec=" in text(f"{name}.service"), name
+
+
+def test_what_is_pushed_goes_to_one_place_and_the_door_for_it_is_not_kept_up() -> None:
+    receive = text("strongroom-receive.service")
+    assert re.findall(r"^ReadWritePaths=(.*)$", receive, re.MULTILINE) == [str(Path(bounds.PUSHED).parent)]
+    assert "CapabilityBoundingSet=\n" in receive
+    assert "strongroom-receive" not in text("strongroom-serving.target")
+    folder = f"d {Path(bounds.PUSHED).parent} "
+    assert any(line.startswith(folder) for line in text("strongroom.tmpfiles").splitlines())

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from guest import engine
-from guest.evidence import DOOR_UNIT
+from guest.evidence import DOOR_UNIT, SOCKET
 from guest.machine import door, units
 from guest.stages.mount import Volumes
 from guest.system import System
 from strongroom.wire.canonical import JSON, pack_json
 
-EVIDENCE_SOCKET: Final = "/run/strongroom/evidence.sock"
 TIMEOUT: Final = 60.0  # seconds
 
 
@@ -28,7 +27,7 @@ async def certify(system: System, volumes: Volumes) -> Identity:
         "listen_host": "0.0.0.0",  # noqa: S104  the door is for the world
         "listen_port": config.door.port,
         "engine_socket": engine.SOCKET,
-        "evidence_socket": EVIDENCE_SOCKET,
+        "evidence_socket": SOCKET,
         "names": names,
         "model": volumes.model(),
         "engine": {"name": "vllm", "version": plan.version, "flags_sha256": plan.flags_sha256},

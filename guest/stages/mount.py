@@ -1,4 +1,4 @@
-"""Keys -> Volumes: the filesystem daemon gets the key by credential and mounts the model at the epoch it names."""
+"""ModelHere -> Volumes: the filesystem daemon gets the key by credential and mounts the model at the epoch it names."""
 
 import asyncio
 import pwd
@@ -8,8 +8,8 @@ from typing import Final
 
 from guest.engine import MOUNT
 from guest.machine import units
-from guest.stages.keys import Keys
 from guest.stages.measure import Workload
+from guest.stages.receive import ModelHere
 from guest.system import System
 from strongroom.errors import MachineError
 from strongroom.wire.canonical import JSON, pack_json
@@ -31,22 +31,21 @@ class Volumes:
         return {"name": self.workload.config.model.name, "root": self.root, "epoch": self.epoch}
 
 
-async def mount(system: System, keys: Keys) -> Volumes:
-    model, volume = keys.workload.config.model, keys.volume
-    root = volume.root.hex()
+async def mount(system: System, model: ModelHere) -> Volumes:
+    root, epoch = model.release.root.hex(), model.release.epoch
     request: JSON = {
-        "source": model.source,
+        "source": model.workload.config.model.source,
         "mount": MOUNT,
         "root": root,
-        "epoch": volume.epoch,
+        "epoch": epoch,
         "uid": _engine_uid(),  # what it mounts belongs to the engine, whoever sealed it
     }
     system.grants.grant(UNIT, "volume", pack_json(request))
-    system.grants.grant(UNIT, "model-key", volume.key)
+    system.grants.grant(UNIT, "model-key", model.key)
     await units.start(UNIT, timeout=TIMEOUT)
     if not await asyncio.to_thread(Path(MOUNT).is_mount):
         raise MachineError(f"mount: {UNIT} is ready but {MOUNT} is no mount point")
-    volumes = Volumes(workload=keys.workload, root=root, epoch=volume.epoch, path=Path(MOUNT))
+    volumes = Volumes(workload=model.workload, root=root, epoch=epoch, path=Path(MOUNT))
     await system.attester.extend("model", pack_json(volumes.model()))
     # From here on the log cannot be taken for that of a boot in progress.
     await system.attester.extend("boot-done", pack_json({}))

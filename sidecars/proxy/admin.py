@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sidecars.proxy.http import ServerHTTP
-from sidecars.proxy.refusal import Refusal, not_found
 from strongroom.errors import MachineError
+from strongroom.host.door.http import ServerHTTP
+from strongroom.host.door.refusal import Refusal, not_found
 from strongroom.wire.canonical import JSON, pack_json
 
 PATIENCE: Final = 2.0  # seconds for one question

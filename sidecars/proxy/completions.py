@@ -12,11 +12,11 @@ from typing import Final
 from sidecars.proxy.engine import TOTAL, EngineConnection
 from sidecars.proxy.fields import MAX_DEPTH, Question, read_question
 from sidecars.proxy.plan import Tenant
-from sidecars.proxy.refusal import Refusal, engine_trouble
-from sidecars.proxy.reply import EVENT_STREAM, Reply
 from sidecars.proxy.routes import Route
 from sidecars.proxy.service import Service, Witness
 from strongroom.errors import FormatError, TransportError
+from strongroom.host.door.refusal import Refusal
+from strongroom.host.door.reply import EVENT_STREAM, Reply
 from strongroom.wire.canonical import JSON, parse_json
 
 STREAM_HEAD: Final = 60.0  # seconds until a stream's head; its first event may take as long as a prompt takes
@@ -46,7 +46,7 @@ async def complete(
         engine = await service.engine()
         await _exchange(engine, question, route, packed, witness, reply)
     except TransportError:
-        raise engine_trouble(502 if engine else 503) from None
+        raise _engine_trouble(502 if engine else 503) from None
     finally:
         if engine is not None:
             engine.close()
@@ -60,7 +60,7 @@ async def _exchange(
     if head.status != 200:
         raise _complaint(head.status, await engine.whole(within=STREAM_HEAD, most=MAX_ANSWER))
     if head.streams is not question.stream:
-        raise engine_trouble()
+        raise _engine_trouble()
     if question.stream:
         await _stream(engine, witness, reply)
     else:
@@ -122,7 +122,7 @@ def _break_off(course: _Course, witness: Witness, reply: Reply) -> None:
 async def _whole(engine: EngineConnection, witness: Witness, reply: Reply) -> None:
     answer = _object(await engine.whole(most=MAX_ANSWER))
     if answer is None:
-        raise engine_trouble()
+        raise _engine_trouble()
     for name in _INTERNAL:
         answer.pop(name, None)
     body = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -140,7 +140,7 @@ def _complaint(status: int, body: bytes) -> Refusal:
     match answer.get("error"):
         case {"message": str(message)} if status in _PASSED_ON:
             return Refusal(status, "engine_refused", message[:4096])
-    return engine_trouble()
+    return _engine_trouble()
 
 
 def _object(body: bytes) -> dict[str, JSON] | None:
@@ -149,3 +149,7 @@ def _object(body: bytes) -> dict[str, JSON] | None:
     except FormatError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def _engine_trouble(status: int = 502) -> Refusal:
+    return Refusal(status, "engine_error", "the engine could not answer this request")

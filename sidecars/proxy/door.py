@@ -17,12 +17,13 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from sidecars.proxy.admin import serve_admin
 from sidecars.proxy.canary import wait_for_engine
-from sidecars.proxy.certify import make_receipt_identity, make_tls_identity
-from sidecars.proxy.peer import Peer
+from sidecars.proxy.certify import make_receipt_identity
 from sidecars.proxy.plan import Plan
 from sidecars.proxy.service import Service
 from sidecars.proxy.serving import converse
 from strongroom.errors import MachineError, StrongroomError
+from strongroom.host.door.identity import TLSIdentity, keep_fresh, make_tls_identity
+from strongroom.host.door.peer import Peer
 from strongroom.host.notify import notify, status, watchdog_interval
 from strongroom.wire.canonical import JSON
 
@@ -30,7 +31,6 @@ GONE: Final = 75  # exit code (EX_TEMPFAIL): start me again, the engine has to b
 MAX_CONNECTIONS: Final = 1024
 MAX_EACH: Final = MAX_CONNECTIONS // 2  # from one origin, which may be a gateway that many are behind
 LAST_WORDS: Final = 1.0  # seconds for cut answers to reach their clients
-RENEW_LOOK: Final = 60.0  # seconds between looks at the certificate's age, and attempts to renew it
 BACKLOG: Final = 256
 _log: Final = logging.getLogger("strongroom.proxy")
 _T = TypeVar("_T")
@@ -66,7 +66,9 @@ class Door:
         now = datetime.now(UTC)
         service = Service(
             self._plan,
-            tls=await make_tls_identity(self._plan, now=now),
+            tls=await make_tls_identity(
+                evidence_socket=self._plan.evidence_socket, names=self._plan.names, now=now
+            ),
             receipts=await make_receipt_identity(self._plan, now=now),
         )
         if self._admin is not None:
@@ -136,20 +138,16 @@ class Door:
 
 
 async def _renew(service: Service) -> NoReturn:
-    """Replace the TLS identity in time, for connections to come. Raises once it expired without a successor.
+    def replace(identity: TLSIdentity) -> None:
+        service.tls = identity
 
-    Looks at the clock that clients go by: the one that sleep() goes by stands still while a machine is suspended.
-    """
-    while True:
-        await asyncio.sleep(RENEW_LOOK)
-        if service.tls.is_fresh(datetime.now(UTC)):
-            continue
-        try:
-            service.tls = await make_tls_identity(service.plan, now=datetime.now(UTC))
-        except StrongroomError as error:
-            _log.warning("the certificate could not be renewed: %s", error)
-            if datetime.now(UTC) >= service.tls.not_after:
-                raise
+    await keep_fresh(
+        service.tls,
+        evidence_socket=service.plan.evidence_socket,
+        names=service.plan.names,
+        replace=replace,
+        failed=lambda error: _log.warning("the certificate could not be renewed: %s", error),
+    )
 
 
 async def _beat() -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecars.proxy.messages import MESSAGES, RESPONSE_FORMAT, TOOL_CHOICE, TOOLS
-from sidecars.proxy.refusal import Refusal
 from sidecars.proxy.routes import Route
 from sidecars.proxy.shapes import Check, either, flag, members, number, one_of, several, text, unknown, whole
 from strongroom.errors import FormatError
+from strongroom.host.door.refusal import Refusal
 from strongroom.wire.canonical import JSON, parse_json
 
 MAX_DEPTH: Final = 64

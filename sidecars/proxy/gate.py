@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from sidecars.proxy.plan import Cache, Tenant
-from sidecars.proxy.refusal import Refusal, too_busy
+from strongroom.host.door.refusal import Refusal, too_busy
 from strongroom.wire.canonical import b64u
 from strongroom.wire.framing import enc
 

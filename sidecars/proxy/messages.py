@@ -6,8 +6,8 @@ serialised tensors. So a content part is text, or an image inside the request as
 
 from typing import Final
 
-from sidecars.proxy.refusal import Refusal
 from sidecars.proxy.shapes import Check, either, flag, members, one_of, several, sized, tagged, text
+from strongroom.host.door.refusal import Refusal
 from strongroom.wire.canonical import JSON
 
 MAX_MESSAGES: Final = 4096

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sidecars.proxy.refusal import Refusal, not_found
+from strongroom.host.door.refusal import Refusal, not_found
 
 
 class Route(StrEnum):

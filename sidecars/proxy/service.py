@@ -3,24 +3,18 @@
 import asyncio
 import secrets
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
 
-from sidecars.proxy.certify import ReceiptIdentity, TLSIdentity
+from sidecars.proxy.certify import ReceiptIdentity
 from sidecars.proxy.engine import EngineConnection, Process
 from sidecars.proxy.gate import Gate
 from sidecars.proxy.ledger import Ledger
 from sidecars.proxy.plan import Plan, Tenant
-from sidecars.proxy.refusal import too_busy
 from sidecars.proxy.routes import Route
 from strongroom.errors import TransportError
+from strongroom.host.door.identity import TLSIdentity
+from strongroom.host.door.turns import Turns
 from strongroom.receipts.hashing import BodyHash
 from strongroom.receipts.receipt import Receipt, SignedReceipt, sign
-
-MAX_WAITING: Final = 32  # clients that wait for evidence; the firmware makes one report at a time
-MAX_WAITING_EACH: Final = 8  # of them from one origin: a stranger alone cannot keep others from verifying us
 
 
 class Service:
@@ -33,10 +27,9 @@ class Service:
         self.ledger = Ledger()
         self.max_model_len: int | None = None  # tokens, as the engine says
         self.requests = 0
+        self.turns = Turns()  # with the firmware
         self.reading = asyncio.Lock()  # held while a body is parsed: others' turns come between two of them
         self._process: Process | None = None
-        self._evidence = asyncio.Lock()
-        self._waiting = Counter[bytes]()
 
     def salt(self, tenant: Tenant, namespace: str) -> str:
         return self.gate.salt(tenant, namespace, fresh=secrets.token_bytes(32))
@@ -49,20 +42,6 @@ class Service:
         if self._process is None:
             raise TransportError("engine: it has not answered its canary")
         return await EngineConnection.open(self.plan.engine_socket, process=self._process)
-
-    @asynccontextmanager
-    async def turn_for_evidence(self, origin: bytes) -> AsyncIterator[None]:
-        """Wait for one's turn with the firmware. Refusal 429 when too many wait already."""
-        if self._waiting.total() >= MAX_WAITING or self._waiting[origin] >= MAX_WAITING_EACH:
-            raise too_busy("too many clients wait for evidence", seconds=2)
-        self._waiting[origin] += 1
-        try:
-            async with self._evidence:
-                yield
-        finally:
-            self._waiting[origin] -= 1
-            if not self._waiting[origin]:
-                del self._waiting[origin]
 
     def keep(self, tenant: Tenant, signed: SignedReceipt) -> None:
         self.ledger.keep(tenant, signed, now=time.monotonic())

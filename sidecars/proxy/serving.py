@@ -9,17 +9,17 @@ import secrets
 from dataclasses import replace
 from typing import Final
 
-from sidecars.proxy.certify import TLSIdentity, channel_evidence
 from sidecars.proxy.completions import complete
-from sidecars.proxy.http import Head, ServerHTTP
-from sidecars.proxy.peer import Peer
 from sidecars.proxy.plan import Tenant
-from sidecars.proxy.refusal import Refusal, bad_request, not_found
-from sidecars.proxy.reply import Reply
 from sidecars.proxy.routes import Destination, Route, destination
 from sidecars.proxy.service import Service
 from strongroom.errors import StrongroomError
 from strongroom.evidence.binding import EXPORTER_LABEL
+from strongroom.host.door.http import Head, ServerHTTP
+from strongroom.host.door.identity import TLSIdentity, channel_evidence
+from strongroom.host.door.peer import Peer
+from strongroom.host.door.refusal import Refusal, bad_request, not_found
+from strongroom.host.door.reply import Reply
 from strongroom.receipts import envelope
 from strongroom.wire.canonical import JSON, b64u, pack_json
 
@@ -151,9 +151,11 @@ def _models(service: Service) -> JSON:
 
 async def _evidence(service: Service, identity: TLSIdentity, peer: Peer, nonce: bytes) -> JSON:
     exporter = peer.tls.exporter(EXPORTER_LABEL, 32, nonce)
-    async with service.turn_for_evidence(peer.origin):
+    async with service.turns.wait(peer.origin):
         try:
-            channel = await channel_evidence(service.plan, spki=identity.spki, nonce=nonce, exporter=exporter)
+            channel = await channel_evidence(
+                service.plan.evidence_socket, spki=identity.spki, nonce=nonce, exporter=exporter
+            )
         except StrongroomError as error:
             _log.warning("evidence: %s", error)
             raise Refusal(503, "evidence_unavailable", "no evidence can be had now") from None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from sidecars.proxy.refusal import Refusal
+from strongroom.host.door.refusal import Refusal
 from strongroom.wire.canonical import JSON
 
 Check: TypeAlias = Callable[[JSON, str], JSON]

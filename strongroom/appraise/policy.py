@@ -10,7 +10,9 @@
     vlek_providers: [CSP_ID, ...]                                            default: no VLEK is accepted
     allow_debug: false                                                       the only value there is
     insecure_simulated_roots: [HEX64, ...]                                   default: none
-    model: {root: HEX64?, minimum_epoch: N?}                                 default: any
+    model: {root: HEX64?, minimum_epoch: N?, manifest: HEX64?, providers: [HEX64, ...]?}
+                                          default: any; the last two speak of a model that was pushed into the guest:
+                                          the digest of what was pushed, and of the keys of those who may have
     engine: {versions: [TEXT, ...]}                                          default: any
     gpus: 0                                                                  default
     tdx: {...}     appraise/tdx.py        default: no TDX guest is accepted; with it, the three keys that speak
@@ -63,15 +65,23 @@ class ModelRule:
 
     root: bytes | None = None
     minimum_epoch: int | None = None
+    manifest: bytes | None = None
+    providers: frozenset[bytes] | None = None
 
     @classmethod
     def from_raw(cls, raw: Raw) -> Self:
-        members = raw.mapping({"root", "minimum_epoch"})
+        keys = ("root", "minimum_epoch", "manifest", "providers")
+        members = raw.mapping(set(keys))
         if not members:
-            raise ConfigError(f"{raw.at}: empty, want root or minimum_epoch")
+            raise ConfigError(f"{raw.at}: empty, want at least one of {', '.join(keys)}")
+        providers = (
+            [item.hex(32) for item in members["providers"].items()] if "providers" in members else None
+        )
         return cls(
             root=members["root"].hex(32) if "root" in members else None,
             minimum_epoch=members["minimum_epoch"].whole(2**53 - 1) if "minimum_epoch" in members else None,
+            manifest=members["manifest"].hex(32) if "manifest" in members else None,
+            providers=frozenset(providers) if providers is not None else None,
         )
 
 

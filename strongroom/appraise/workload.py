@@ -1,6 +1,6 @@
 """What a policy says of the workload, read from the event log that the evidence commits to."""
 
-from strongroom.appraise.policy import Policy
+from strongroom.appraise.policy import ModelRule, Policy
 from strongroom.appraise.result import Aspect, Result, any_of
 from strongroom.errors import FormatError
 from strongroom.verify.claims import Claims
@@ -26,6 +26,22 @@ def _model(claims: Claims, policy: Policy) -> list[Result]:
         fresh = type(epoch) is int and epoch >= rule.minimum_epoch
         wanted = f"at least {rule.minimum_epoch}"
         results.append(Result("model epoch", fresh, problem or _show(epoch), wanted, Aspect.FILE_SYSTEM))
+    return results + _pushed(claims, rule)
+
+
+def _pushed(claims: Claims, rule: ModelRule) -> list[Result]:
+    """What was pushed into the guest, and by whom."""
+    event, problem = _event(claims, "pushed")
+    results = []
+    for name, key, accepted in (
+        ("pushed manifest", "manifest_sha256", None if rule.manifest is None else {rule.manifest}),
+        ("pushed by", "provider_sha256", rule.providers),
+    ):
+        if accepted is not None:
+            found, wanted = event.get(key), [digest.hex() for digest in sorted(accepted)]
+            passed = isinstance(found, str) and found in wanted
+            shown = problem or _show(found)
+            results.append(Result(name, passed, shown, any_of(wanted), Aspect.FILE_SYSTEM))
     return results
 
 

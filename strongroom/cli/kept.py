@@ -14,7 +14,7 @@ from strongroom.appraise.policy import Policy
 from strongroom.cli.terminal import one_line
 from strongroom.errors import ConfigError
 from strongroom.evidence.bundle import Bundle
-from strongroom.host.attested import Address, Candidate, Examination
+from strongroom.host.attested import Address, Candidate, Door, Examination
 from strongroom.host.collateral import supply, wanted
 from strongroom.host.collateral.amd import AMDIssuers
 from strongroom.host.collateral.client import Client
@@ -70,10 +70,12 @@ class Kept:
         self._lacking = [item for item in found.lacking if not supply.is_answered(item, bundle.collateral)]
         return found
 
-    def examine(self, address: Address, policy: Policy, *, timeout: float) -> Examination:
+    def examine(
+        self, address: Address, policy: Policy, *, timeout: float, door: Door = Door.SERVING
+    ) -> Examination:
         """What a server proves. With --fetch: once more with what was lacking, if anything was."""
         try:
-            examined = self._examine(address, policy, timeout)
+            examined = self._examine(address, policy, timeout, door)
         except LackingError as error:
             if not self.fetches:
                 raise LackingError(f"{error}; {self.remedy}") from None
@@ -82,7 +84,7 @@ class Kept:
             if not self.fetches or not self._lacking:
                 return examined
             self._fetch(self._lacking)
-        return self._examine(address, policy, timeout)
+        return self._examine(address, policy, timeout, door)
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -101,9 +103,9 @@ class Kept:
         where = ["--cache", str(self._named)] if self._named is not None else []
         return f"get it with --fetch, or `{' '.join(['strongroom collateral fill', *options, *where])}`"
 
-    def _examine(self, address: Address, policy: Policy, timeout: float) -> Examination:
+    def _examine(self, address: Address, policy: Policy, timeout: float, door: Door) -> Examination:
         with Candidate.dial(address, timeout=timeout) as candidate:
-            return candidate.examine(policy=policy, roots=self._roots, now=self._now, supply=self)
+            return candidate.examine(policy=policy, roots=self._roots, now=self._now, supply=self, door=door)
 
     def _fetch(self, items: Sequence[Item]) -> None:
         store, client = Store.create(self._directory), Client(services=PUBLIC)

@@ -82,6 +82,11 @@ VERBS: Final = (
         "pull https://models.example/llama llama/ --root 5f1c...",
     ),
     Verb(
+        "push",
+        "send a model straight into a guest that has proved itself",
+        "push https://h:8444 llama/ --policy p.yaml --key k --name llama --epoch 1",
+    ),
+    Verb(
         "image",
         "open an encrypted container image",
         "image decrypt app-encrypted/ app/ --digest sha256:77ab... --key image.key",

@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from strongroom.errors import ConfigError, FormatError
 from strongroom.host.credentials import read_credential
 
@@ -37,6 +41,17 @@ def read_master_key(source: str) -> bytes:
     if _HEX.fullmatch(digits) and len(digits := digits.replace(b"-", b"")) == 64:
         return bytes.fromhex(digits.decode())
     raise FormatError(f"{source}: want a master key, 32 bytes or 64 hex digits")
+
+
+def read_signing_key(source: str) -> Ed25519PrivateKey:
+    """An Ed25519 key in PEM (PKCS 8), as `strongroom push keygen` or `openssl genpkey` writes one."""
+    try:
+        key = load_pem_private_key(_read(source), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise FormatError(f"{source}: want an Ed25519 private key in PEM, without a password")
+    return key
 
 
 def write_new(path: Path, data: bytes) -> None:

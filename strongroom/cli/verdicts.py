@@ -53,11 +53,12 @@ def to_json(examined: Examination) -> dict[str, JSON]:
         "host_data": claims.host_data.hex(),
         "product": claims.product,
         "model": event(claims.events, "model"),
+        "pushed": event(claims.events, "pushed"),
         "engine": event(claims.events, "engine"),
         "gpus": claims.gpus,
         "gpu_state_by_agent": claims.gpu_state.to_json() if claims.gpu_state is not None else None,
         "certificate_sha256": sha256(examined.certificate).hexdigest(),
-        "receipt_key_sha256": sha256(examined.receipt_key).hexdigest(),
+        "receipt_key_sha256": None if (key := examined.receipt_key) is None else sha256(key).hexdigest(),
         "key_exchange": examined.group,
         "not_checked": list(claims.not_checked),
         "verdicts": {finding.purpose.value: finding.verdict.to_json() for finding in examined.findings},
@@ -92,7 +93,8 @@ def _rows(examined: Examination) -> Iterator[tuple[str, str, str, str]]:
         ("certificate", examined.certificate, "evidence for its key"),
         ("receipt key", examined.receipt_key, "evidence for it"),
     ):
-        yield name, f"sha256 {_short(sha256(value).hexdigest())}", wanted, "ok"
+        if value is not None:
+            yield name, f"sha256 {_short(sha256(value).hexdigest())}", wanted, "ok"
     shown = set[Result]()
     for finding in examined.findings:
         for result in finding.verdict.results:
@@ -121,6 +123,10 @@ def _facts(examined: Examination) -> Iterator[str]:
     yield one_line(f"image   {words(claims.measurement)}  ({claims.measurement.hex()})")
     if model := event(claims.events, "model"):
         yield one_line(f"model   {model.get('name')}, epoch {model.get('epoch')}, root {model.get('root')}")
+    if pushed := event(claims.events, "pushed"):
+        yield one_line(
+            f"pushed  manifest {pushed.get('manifest_sha256')}, by key {pushed.get('provider_sha256')}"
+        )
     if engine := event(claims.events, "engine"):
         yield one_line(f"engine  {engine.get('name')} {engine.get('version')}  {_flags(engine)}")
     if claims.gpus:

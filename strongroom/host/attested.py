@@ -9,6 +9,8 @@
 Evidence in a certificate can be relayed by whoever stole a key from any acceptable machine; it is checked
 first to fail early. What decides is the channel evidence: only the other end of this connection obtains it. It also
 brings the collateral with which all three are verified, where the caller has none of their own.
+
+A door that only takes a model in (`Door.RECEIVING`) signs no answers, so it has no receipt key to show.
 """
 
 import ipaddress
@@ -18,6 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum, auto
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -47,6 +50,13 @@ MAX_SILENCE: Final = 3600.0  # seconds
 _LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = re.compile(rf"(?!.{{254}}){_LABEL}(\.{_LABEL})*\.?")
 _VISIBLE: Final = re.compile("[!-~]+")  # parsers of URLs drop a line break in silence
+
+
+class Door(Enum):
+    """Which door of a guest is to be at the other end. Neither passes for the other."""
+
+    SERVING = auto()  # answers questions, and signs what it answered
+    RECEIVING = auto()  # takes a model in
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +102,8 @@ class Examination:
     certificate: bytes  # DER
     certified: Finding
     channel: Finding
-    receipts: Finding
-    receipt_key: bytes  # DER SubjectPublicKeyInfo
+    receipts: Finding | None  # None, as the key, for a door that signs no answers
+    receipt_key: bytes | None  # DER SubjectPublicKeyInfo
     group: str | None  # key exchange of the connection
     answer: bytes  # the evidence answer as it came
     nonce: bytes
@@ -102,7 +112,8 @@ class Examination:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        return self.channel, self.certified, self.receipts
+        both = (self.channel, self.certified)
+        return both if self.receipts is None else (*both, self.receipts)
 
     @property
     def passed(self) -> bool:
@@ -143,7 +154,13 @@ class Candidate:
         return cls(tls.connect(address.host, address.port, timeout=timeout), address, timeout=timeout)
 
     def examine(
-        self, *, policy: Policy, roots: Roots, now: datetime, supply: Supply = nothing
+        self,
+        *,
+        policy: Policy,
+        roots: Roots,
+        now: datetime,
+        supply: Supply = nothing,
+        door: Door = Door.SERVING,
     ) -> Examination:
         """All that the server proves, judged. Raises VerifyError or FormatError when it is not genuine.
 
@@ -157,25 +174,26 @@ class Candidate:
         nonce = secrets.token_bytes(32)
         exporter = self._stream.exporter(EXPORTER_LABEL, 32, nonce)
         answer = self._ask(nonce)
-        channel_bundle, receipt_key, not_before, receipt_bundle = _parse_answer(answer)
+        channel_bundle, signer = _parse_answer(answer, door)
         self.own, self.carried = supply(channel_bundle), channel_bundle.collateral
         judge = _Judge(policy, roots, now, self.own, self.carried)
         certified = judge.certificate(certificate)
         channel = judge.bundle(
             channel_bundle, Purpose.CHANNEL, channel_challenge(nonce, exporter), spki(certificate)
         )
-        receipts = judge.bundle(
-            receipt_bundle, Purpose.RECEIPT_KEY, receipt_challenge(not_before), receipt_key
-        )
         _one_machine(channel.claims, certified.claims, "certificate")
-        _one_machine(channel.claims, receipts.claims, "receipt key")
+        receipts = None
+        if signer is not None:
+            challenge = receipt_challenge(signer.not_before)
+            receipts = judge.bundle(signer.bundle, Purpose.RECEIPT_KEY, challenge, signer.key)
+            _one_machine(channel.claims, receipts.claims, "receipt key")
         return Examination(
             address=self.address,
             certificate=certificate,
             certified=certified,
             channel=channel,
             receipts=receipts,
-            receipt_key=receipt_key,
+            receipt_key=None if signer is None else signer.key,
             group=self._stream.group,
             answer=answer,
             nonce=nonce,
@@ -227,6 +245,7 @@ class AttestedConnection:
         now: datetime,
         timeout: float = 20.0,
         supply: Supply = nothing,
+        door: Door = Door.SERVING,
     ) -> "AttestedConnection":
         """Dial, examine and accept in one step.
 
@@ -235,7 +254,7 @@ class AttestedConnection:
         """
         candidate = Candidate.dial(Address.parse(url), timeout=timeout)
         try:
-            examination = candidate.examine(policy=policy, roots=roots, now=now, supply=supply)
+            examination = candidate.examine(policy=policy, roots=roots, now=now, supply=supply, door=door)
             return candidate.accept(examination)
         except BaseException:
             candidate.close()
@@ -251,6 +270,10 @@ class AttestedConnection:
     ) -> Response:
         """The answer's head; iterate over it for the exact body bytes as they come."""
         return self._http.request(method, path, headers=headers, body=body, limits=limits)
+
+    def exporter(self, label: bytes, context: bytes) -> bytes:
+        """32 bytes that only the two ends of this connection know (RFC 8446, 7.5)."""
+        return self._stream.exporter(label, 32, context)
 
     def close(self) -> None:
         self._stream.close()
@@ -306,8 +329,17 @@ def _one_machine(channel: Claims, other: Claims, name: str) -> None:
     check_one_boot(other, channel, name)
 
 
-def _parse_answer(answer: bytes) -> tuple[Bundle, bytes, datetime, Bundle]:
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    key: bytes  # DER SubjectPublicKeyInfo
+    not_before: datetime
+    bundle: Bundle
+
+
+def _parse_answer(answer: bytes, door: Door) -> tuple[Bundle, _Signer | None]:
     value = parse_json(answer, "evidence answer", max_bytes=MAX_EVIDENCE)
+    if door is Door.RECEIVING:
+        return Bundle.from_json(_object(value, {"channel"}, "evidence answer")["channel"]), None
     outer = _object(value, {"channel", "receipt_key"}, "evidence answer")
     inner = _object(outer["receipt_key"], {"key", "not_before", "bundle"}, "evidence answer.receipt_key")
     key, not_before = inner["key"], inner["not_before"]
@@ -315,12 +347,12 @@ def _parse_answer(answer: bytes) -> tuple[Bundle, bytes, datetime, Bundle]:
         raise FormatError("evidence answer.receipt_key: want key as text and not_before in unix seconds")
     if not_before % 60:  # evidence commits to minutes: loose seconds could be changed unseen
         raise FormatError(f"evidence answer.receipt_key: not_before is {not_before}, want a whole minute")
-    return (
-        Bundle.from_json(outer["channel"]),
+    signer = _Signer(
         unb64u(key, "evidence answer.receipt_key.key"),
         datetime.fromtimestamp(not_before, UTC),
         Bundle.from_json(inner["bundle"]),
     )
+    return Bundle.from_json(outer["channel"]), signer
 
 
 def _object(value: JSON, keys: set[str], subject: str) -> dict[str, JSON]:

@@ -95,7 +95,8 @@ class ProvenExchange:
 
     def _require_ours(self, receipt: Receipt, key: bytes) -> None:
         examined = self._connection.examination
-        if key != examined.receipt_key or receipt.evidence_sha256 != examined.receipts.bundle.digest:
+        proven = examined.receipts
+        if proven is None or key != examined.receipt_key or receipt.evidence_sha256 != proven.bundle.digest:
             raise VerifyError("receipt: signed by another key than the one this connection proved")
         for name, found, wanted in (
             ("id", receipt.id, self._id),

@@ -27,12 +27,25 @@ _LONGEST_PAUSE: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReleasedKey:
-    """A key, and who gave it."""
+class Released:
+    """What was asked for, and who gave it."""
 
-    volume: VolumeKey = field(repr=False)
     resource: ResourceURI
     broker_spki_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedSecret(Released):
+    """The resource as it is."""
+
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasedKey(Released):
+    """The key of a sealed model."""
+
+    volume: VolumeKey = field(repr=False)
 
 
 async def release_key(
@@ -45,11 +58,37 @@ async def release_key(
     spki_sha256: bytes | None = None,
     request_timeout_s: float = REQUEST_TIMEOUT,
 ) -> ReleasedKey:
-    """The key at `resource` (kbs:///...), from the broker at `url` (https) pinned by exactly one of the two pins.
+    """The key of a sealed model at `resource`: as release_secret(), and FormatError when what came is none."""
+    released = await release_secret(
+        url=url,
+        resource=resource,
+        collect=collect,
+        deadline_s=deadline_s,
+        ca_pem=ca_pem,
+        spki_sha256=spki_sha256,
+        request_timeout_s=request_timeout_s,
+    )
+    volume = VolumeKey.parse(released.secret)
+    return ReleasedKey(
+        volume=volume, resource=released.resource, broker_spki_sha256=released.broker_spki_sha256
+    )
+
+
+async def release_secret(
+    *,
+    url: str,
+    resource: str,
+    collect: CollectEvidence,
+    deadline_s: float,
+    ca_pem: str | None = None,
+    spki_sha256: bytes | None = None,
+    request_timeout_s: float = REQUEST_TIMEOUT,
+) -> ReleasedSecret:
+    """The bytes at `resource` (kbs:///...), from the broker at `url` (https) pinned by exactly one of the two pins.
 
     TransportError when `deadline_s` seconds were not enough, naming the last cause. VerifyError when the peer is not
     the pinned one or did not find our evidence genuine, PolicyError with the broker's reasons when it refuses,
-    ProtocolError when it speaks another version, FormatError when what it gave is not a volume key: all at once.
+    ProtocolError when it speaks another version: all at once.
     """
     release = _Release(
         checked_url(url), Pin(ca_pem=ca_pem, spki_sha256=spki_sha256), ResourceURI.parse(resource)
@@ -71,7 +110,7 @@ class _Release:
         self._pin = pin
         self._resource = resource
 
-    async def until_answered(self, collect: CollectEvidence, timeout_s: float) -> ReleasedKey:
+    async def until_answered(self, collect: CollectEvidence, timeout_s: float) -> ReleasedSecret:
         pauses = _pauses()
         while True:
             try:
@@ -80,7 +119,7 @@ class _Release:
                 self.doing = str(error)
             await asyncio.sleep(next(pauses))
 
-    async def _handshake(self, collect: CollectEvidence, timeout_s: float) -> ReleasedKey:
+    async def _handshake(self, collect: CollectEvidence, timeout_s: float) -> ReleasedSecret:
         exchange = Exchange(self._resource, ec.generate_private_key(ec.SECP256R1()))
         async with Fetcher(self.url, self._pin) as fetcher:
             spki_sha256 = b""
@@ -95,9 +134,8 @@ class _Release:
                         self.doing = "collecting evidence"
                         action = exchange.evidence(*await collect(report_data))
                     case Done(secret):
-                        key = VolumeKey.parse(secret)
-                        return ReleasedKey(
-                            volume=key, resource=self._resource, broker_spki_sha256=spki_sha256
+                        return ReleasedSecret(
+                            secret=secret, resource=self._resource, broker_spki_sha256=spki_sha256
                         )
 
 

@@ -70,7 +70,7 @@ def served(
     (directory / "credentials").mkdir()
     (directory / "credentials" / "door").write_bytes(pack_json(behind.plan(tokens or {})))
     with ExitStack() as stack:
-        stack.enter_context(_turning(behind.loop))
+        stack.enter_context(turning(behind.loop))
         behind.do(behind.engine.start(directory / "engine"))
         stack.callback(lambda: behind.do(behind.engine.die()))
         behind.do(behind.agent.start(directory / "evidence"))
@@ -84,7 +84,7 @@ def served(
 
 
 @contextmanager
-def _turning(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+def turning(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:

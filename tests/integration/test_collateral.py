@@ -116,6 +116,7 @@ def test_a_door_brings_its_collateral(
         assert main(ask) == 0
     assert examined.channel.bundle.collateral == world.collateral
     assert not extract(examined.certificate).collateral  # it is short
+    assert examined.receipts is not None
     assert not examined.receipts.bundle.collateral  # nothing is sent twice
     # What was kept needs nothing else, as of a time when the makers' word held.
     assert parse(receipt.read_bytes())[2].collateral == world.collateral

@@ -422,7 +422,7 @@ def test_a_client_that_leaves_frees_the_engine(house: House) -> None:
 def test_a_client_that_does_not_read_is_cut_and_frees_the_engine(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecars.proxy.peer.STALL", 0.2)
+    monkeypatch.setattr("strongroom.host.door.peer.STALL", 0.2)
     house.engine.repeat = 40_000  # some 30 MB, more than all buffers on the way hold
     with house.dial() as stream:
         Client(stream).begin("POST", "/v1/chat/completions", chat(stream=True))
@@ -705,7 +705,7 @@ def test_silence_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_handshake_that_never_ends_is_ended(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecars.proxy.peer.HANDSHAKE", 0.05)
+    monkeypatch.setattr("strongroom.host.door.peer.HANDSHAKE", 0.05)
     with socket.create_connection(("127.0.0.1", house.door.port or 0), timeout=10) as sock:
         assert sock.recv(1) == b""
 
@@ -725,7 +725,7 @@ def test_one_origin_cannot_take_every_connection(house: House, monkeypatch: pyte
 def test_one_origin_cannot_take_every_turn_for_evidence(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecars.proxy.service.MAX_WAITING_EACH", 0)
+    monkeypatch.setattr("strongroom.host.door.turns.MAX_WAITING_EACH", 0)
     with house.dial() as stream:
         target = f"/.well-known/strongroom/evidence?nonce={bytes(32).hex()}"
         status, headers, _ = Client(stream).ask("GET", target)
@@ -748,10 +748,10 @@ def test_too_many_in_flight_is_429(house: House) -> None:
 
 
 def test_the_certificate_is_renewed_while_serving(socket_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecars.proxy.door.RENEW_LOOK", 0.05)
+    monkeypatch.setattr("strongroom.host.door.identity.RENEW_LOOK", 0.05)
     with house_in(socket_dir) as house, house.dial() as old:
         house.agent.refusal = "busy"
-        monkeypatch.setattr("sidecars.proxy.certify.RENEW_AFTER", timedelta(0))
+        monkeypatch.setattr("strongroom.host.door.identity.RENEW_AFTER", timedelta(0))
         time.sleep(0.2)
         house.agent.refusal = None
         first = sha256(old.peer_certificate_der).hexdigest()

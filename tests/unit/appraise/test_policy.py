@@ -100,7 +100,7 @@ def test_every_key_is_read() -> None:
         ({"vmpl": [4]}, r"policy.vmpl\[0\]: got 4"),
         ({"allow_debug": True}, "policy.allow_debug: got true, want false: a debug guest is never accepted"),
         ({"insecure_simulated_roots": ["AB" * 32]}, "insecure_simulated_roots.*want 64 lowercase hex digits"),
-        ({"model": {}}, "policy.model: empty, want root or minimum_epoch"),
+        ({"model": {}}, "policy.model: empty, want at least one of root"),
         ({"model": {"epoch": 1}}, "policy.model.epoch: unknown key"),
         ({"engine": {}}, "policy.engine.versions: missing"),
         ({"engine": {"versions": []}}, "policy.engine.versions: empty"),

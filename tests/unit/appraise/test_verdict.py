@@ -189,6 +189,32 @@ def test_the_model_in_the_log_is_judged(model: dict[str, Any], reasons: list[str
     assert list(appraise(replace(CLAIMS, events=log), POLICY, now=NOW).reasons) == reasons
 
 
+PUSHED = {
+    "name": "tiny",
+    "epoch": 3,
+    "root": ROOT,
+    "manifest_sha256": "11" * 32,
+    "provider_sha256": "22" * 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "reasons"),
+    [
+        (ModelRule(manifest=b"\x11" * 32, providers=frozenset([b"\x22" * 32, bytes(32)])), []),
+        (ModelRule(manifest=bytes(32)), [f"pushed manifest is {'11' * 32}, want {'00' * 32}"]),
+        (ModelRule(providers=frozenset([bytes(32)])), [f"pushed by is {'22' * 32}, want {'00' * 32}"]),
+    ],
+)
+def test_what_was_pushed_and_by_whom_is_judged(rule: ModelRule, reasons: list[str]) -> None:
+    log = EventLog((Event("pushed", pack_json(PUSHED)), *LOG.events))  # type: ignore[arg-type]
+    policy = replace(POLICY, model=rule)
+    assert list(appraise(replace(CLAIMS, events=log), policy, now=NOW).reasons) == reasons
+    verdict = appraise(CLAIMS, policy, now=NOW)
+    assert verdict.reasons
+    assert all("is not in the event log" in reason for reason in verdict.reasons)
+
+
 @pytest.mark.parametrize(
     ("events", "found"),
     [

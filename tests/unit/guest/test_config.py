@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from guest import bounds
 from guest.config import Config, parse
 from guest.userdata import MAX_BYTES, Userdata
 from strongroom.errors import ConfigError
+from strongroom.push.offer import spki_of
+from strongroom.wire.canonical import b64u
 
 DIGEST = "ab" * 32
 
@@ -34,6 +38,7 @@ def read(raw: bytes) -> Config:
 
 def test_reads_every_setting() -> None:
     config = read(text(good()))
+    assert config.broker is not None
     assert config.broker.url == "https://broker.example:8443"
     assert config.broker.spki_sha256 == DIGEST
     assert config.broker.ca_pem is None
@@ -122,6 +127,76 @@ def test_missing_keys_are_named(path: str) -> None:
         place = place[part]
     del place[last]
     with pytest.raises(ConfigError, match=f"strongroom.{path}: missing"):
+        read(text(raw))
+
+
+PROVIDER = b64u(spki_of(Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()))
+
+
+def pushed(**changes: Any) -> dict[str, Any]:
+    """Userdata of a guest into which a model is pushed, under a key that is made there."""
+    raw = good()
+    del raw["broker"]
+    raw["model"] = {"name": "tiny", "push": {"provider_keys": [PROVIDER], **changes}}
+    return raw
+
+
+def test_a_model_that_is_pushed_needs_no_source_and_no_broker() -> None:
+    config = read(text(pushed()))
+    assert config.broker is None
+    assert (config.model.source, config.model.key) == (bounds.PUSHED, None)
+    assert config.model.push is not None
+    assert config.model.push.provider_keys == (PROVIDER,)
+    assert (config.model.push.port, config.model.push.max_gib, config.model.push.wait_s) == (8444, 512, 86400)
+
+
+def test_a_key_from_a_broker_needs_the_broker() -> None:
+    raw = pushed(key="kbs:///default/model/sealing")
+    with pytest.raises(ConfigError, match=r"strongroom\.broker: missing"):
+        read(text(raw))
+    raw["broker"] = good()["broker"]
+    config = read(text(raw))
+    assert config.broker is not None
+    assert config.model.key == "kbs:///default/model/sealing"
+    raw["model"]["push"]["key"] = "ephemeral"
+    with pytest.raises(ConfigError, match=r"strongroom\.broker: got one, want none"):
+        read(text(raw))
+
+
+@pytest.mark.guarantee("G3")
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"provider_keys": []}, "provider_keys: empty, want at least one key"),
+        ({"provider_keys": PROVIDER}, "provider_keys: got 'MCow.*', want a list of at most 16"),
+        ({"provider_keys": [PROVIDER] * 2}, "provider_keys MCow.* appears twice"),
+        ({"provider_keys": [PROVIDER[:-1]]}, r"provider_keys\[0\]: got"),
+        (
+            {"provider_keys": [PROVIDER[:-1] + "B"]},
+            r"provider_keys\[0\]: got",
+        ),  # another spelling of the same bytes
+        ({"provider_keys": ["B" + PROVIDER[1:]]}, r"provider_keys\[0\]: got"),
+        ({"port": 443}, "push.port: got 443"),
+        ({"key": "kbs:///a/b"}, "push.key: got 'kbs:///a/b', want ephemeral, or kbs:///"),
+        ({"key": "none"}, "push.key: got 'none'"),
+        ({"max_gib": 0}, "push.max_gib: got 0"),
+        ({"wait_s": 8 * 86400}, "push.wait_s: got"),
+        ({"dest": "/etc"}, "push.dest: unknown key"),
+    ],
+)
+def test_a_push_has_bounds(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read(text(pushed(**changes)))
+
+
+def test_a_push_has_no_source_beside_it_and_a_name_to_connect_to() -> None:
+    raw = pushed()
+    raw["model"]["source"] = "/srv/model"
+    with pytest.raises(ConfigError, match=r"strongroom\.model\.source: unknown key"):
+        read(text(raw))
+    raw = pushed()
+    raw["door"]["names"] = []
+    with pytest.raises(ConfigError, match=r"strongroom\.door\.names: empty"):
         read(text(raw))
 
 

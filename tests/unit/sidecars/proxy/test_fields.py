@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sidecars.proxy.fields import MAX_VALUES, read_question
-from sidecars.proxy.refusal import Refusal
 from sidecars.proxy.routes import Route
+from strongroom.host.door.refusal import Refusal
 
 HELLO = [{"role": "user", "content": "hello"}]
 MARKER = "correct horse battery staple"

@@ -8,7 +8,7 @@ import pytest
 
 from sidecars.proxy.gate import ANONYMOUS, Gate
 from sidecars.proxy.plan import Cache, Tenant
-from sidecars.proxy.refusal import Refusal
+from strongroom.host.door.refusal import Refusal
 
 ANN = Tenant("ann", sha256(b"token-a").digest())
 BOB = Tenant("bob", sha256(b"token-b").digest())

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sidecars.proxy.refusal import Refusal
 from sidecars.proxy.routes import Destination, Route, destination
+from strongroom.host.door.refusal import Refusal
 
 ID = "0123456789abcdef" * 2
 NONCE = "ab" * 32

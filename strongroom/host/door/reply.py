@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from typing import Final
 
-from sidecars.proxy.http import ServerHTTP
-from sidecars.proxy.peer import Peer
-from sidecars.proxy.refusal import Refusal
+from strongroom.host.door.http import ServerHTTP
+from strongroom.host.door.peer import Peer
+from strongroom.host.door.refusal import Refusal
 
 JSON_TYPE: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"

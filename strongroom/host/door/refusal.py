@@ -45,7 +45,3 @@ def not_found() -> Refusal:
 
 def too_busy(message: str, *, seconds: int = 1) -> Refusal:
     return Refusal(429, "too_many_requests", message, headers={"retry-after": str(seconds)})
-
-
-def engine_trouble(status: int = 502) -> Refusal:
-    return Refusal(status, "engine_error", "the engine could not answer this request")

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import h11
 
-from sidecars.proxy.refusal import bad_request
+from strongroom.host.door.refusal import bad_request
 
 MAX_HEAD: Final = 32 * 1024  # bytes
 MAX_HEADERS: Final = 100

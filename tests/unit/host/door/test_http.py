@@ -1,4 +1,4 @@
-"""Mirrors sidecars/proxy/http.py: what two parsers could read differently is read by nobody."""
+"""Mirrors strongroom/host/door/http.py: what two parsers could read differently is read by nobody."""
 
 from contextlib import suppress
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecars.proxy.http import MAX_BODY, MAX_CHUNKS, MAX_HEAD, Head, ServerHTTP, parse_head
-from sidecars.proxy.refusal import Refusal
+from strongroom.host.door.http import MAX_BODY, MAX_CHUNKS, MAX_HEAD, Head, ServerHTTP, parse_head
+from strongroom.host.door.refusal import Refusal
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: door\r\n\r\n"
 POST = b"POST /v1/completions HTTP/1.1\r\nHost: door\r\nContent-Type: application/json\r\n"

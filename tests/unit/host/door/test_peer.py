@@ -1,8 +1,8 @@
-"""Mirrors sidecars/proxy/peer.py: whom limits hold for. tests/integration/test_door.py has the rest."""
+"""Mirrors strongroom/host/door/peer.py: whom limits hold for. tests/integration/test_door.py has the rest."""
 
 import pytest
 
-from sidecars.proxy.peer import _origin
+from strongroom.host.door.peer import _origin
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Mirrors sidecars/proxy/certify.py: when a certificate needs a successor."""
+"""Mirrors strongroom/host/door/identity.py: when a certificate needs a successor."""
 
 from datetime import timedelta
 
 import pytest
 
-from sidecars.proxy.certify import RENEW_AFTER, TLSIdentity
+from strongroom.host.door.identity import RENEW_AFTER, TLSIdentity
 from strongroom.host.tls import ServerContext
 from tests.fakes.exchange import NOT_BEFORE, certificate, certificate_bundle, tls_key
 from tests.fakes.silicon import silicon
