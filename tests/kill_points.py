@@ -23,6 +23,7 @@ from strongroom.cli import check, prune, rekey, seal
 from strongroom.cli.main import main as strongroom
 from strongroom.cli.terminal import table
 from strongroom.errors import StrongroomError
+from strongroom.host import settling
 from tests.fakes.sealed import CHUNK, make_source, pattern
 from tests.unit.sealed.test_by_hand import read_tree
 
@@ -64,7 +65,7 @@ SCENARIOS: Final = (
         "rekey",
         ("rekey", "sealed", "--key", OLD, "--epoch", "2", "--key-out", NEW),
         over_a_tree=True,
-        resumable=False,
+        resumable=True,
     ),
 )
 
@@ -167,6 +168,7 @@ class _Ending:
     def arm(self) -> None:
         for name in CALLS:
             setattr(os, name, self._around(getattr(os, name)))
+        vars(settling)["sync_file_system"] = self._around(settling.sync_file_system)
 
     def _around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def ending(*args: Any, **options: Any) -> Any:

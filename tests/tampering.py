@@ -145,7 +145,7 @@ def through_the_tree(target: Target) -> View:
         seen: Seen = {}
         try:
             with SealedTree.open(target.path, model_key=NEXT_KEY, epoch=EPOCH, root=target.root) as tree:
-                for stored in tree.objects:
+                for stored in map(tree.stored, tree.objects):
                     for number in range(stored.chunking.count):
                         slot = memoryview(bytearray((length := stored.chunking.length(number)) + TAG_SIZE))
                         out = memoryview(bytearray(length))

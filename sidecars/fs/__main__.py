@@ -21,13 +21,14 @@ from sidecars.fs.opening import open_volume
 from sidecars.fs.serving import serve
 from sidecars.fs.workers.kept import Left
 from sidecars.fs.workers.loop import Loop
-from sidecars.fs.workers.process import make_undumpable
+from sidecars.fs.workers.process import keep_one_capability, make_undumpable
 from strongroom.errors import MachineError, StrongroomError
 from strongroom.host.credentials import read_credential, read_secret
 from strongroom.host.notify import notify, status, watchdog_interval
 from strongroom.sealed.keys import KEY_SIZE
 
 _STOP: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_CAP_SYS_ADMIN: Final = 21
 _LOOK: Final = 1.0  # seconds between looks at what is served
 _PATIENCE: Final = 30.0  # seconds a request may take before the status says so
 
@@ -53,10 +54,12 @@ class Failures:
 
     def __init__(self) -> None:
         self._untold: list[str] = []
+        self.latest = ""
 
     def __call__(self, sentence: str) -> None:
         _say(sentence)
         self._untold.append(sentence)
+        self.latest = " ".join(sentence.split())
 
     def take(self) -> list[str]:
         untold, self._untold = self._untold, []
@@ -64,14 +67,15 @@ class Failures:
 
 
 def main() -> int:
-    left = Left.find()
+    left = Left({})
     try:
+        left = Left.find()
         make_undumpable()
         loop = Loop()
         failures = Failures()
         config = VolumeConfig.parse(read_credential("volume", max_bytes=MAX_CREDENTIAL))
         with _served(config, left, loop, failures) as served:
-            notify(f"READY=1\nSTATUS={served.sentence}")
+            notify(f"READY=1\nSTATUS={failures.latest or served.sentence}")
             _watch(served, loop, failures)
             notify("STOPPING=1")
     except StrongroomError as error:
@@ -79,19 +83,25 @@ def main() -> int:
     except OSError as error:
         reason = f"{error.filename or 'kernel'}: {(error.strerror or 'failed').lower()}"
         return _failed(MachineError(reason), left)
+    except (Exception, KeyboardInterrupt) as error:  # a mistake of ours: whoever comes next may do better
+        return _failed(MachineError(f"daemon: unexpected {error!r}"), left)
     return 0
 
 
 def _failed(error: StrongroomError, left: Left) -> int:
     if not isinstance(error, MachineError):  # nobody will come to serve what was left
-        left.give_up()
+        try:
+            left.give_up()
+        except MachineError as hidden:
+            _say(str(hidden))
+            left.let_go()
     _say(str(error))
     status(str(error))
     return error.exit_code
 
 
 def _say(sentence: str) -> None:
-    print(f"strongroom-fs: {sentence}", file=sys.stderr, flush=True)
+    print(f"strongroom-fs: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -117,6 +127,9 @@ def _serve_still(
     config: VolumeConfig, left: Left, loop: Loop, failures: Failures, stack: ExitStack
 ) -> Served:
     before = _descriptors()
+    keep_one_capability(
+        _CAP_SYS_ADMIN
+    )  # as the unit does: what workers could not open is found when we mount
     with read_secret("model-key", length=KEY_SIZE) as key:
         opened = stack.enter_context(open_volume(config, key.view()))
     store = frozenset(_descriptors() - before)
@@ -194,10 +207,10 @@ def _descriptors() -> set[int]:
 
 
 def _allow_open_files() -> None:
-    """Every object stays open: take all the descriptors the unit may have, where it may take them."""
+    """Objects stay open as far as that goes: take all the descriptors the unit may have, where it may take them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # a system call filter; should they run out, the object is named
+        with suppress(ValueError, OSError):  # a system call filter: then fewer stay open
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

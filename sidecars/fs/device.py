@@ -115,6 +115,19 @@ def receive(device: int, buffer: memoryview) -> memoryview | None:
                 raise
 
 
+def receive_now(device: int, buffer: memoryview) -> memoryview | None:
+    """The next request, or None when there is none at this moment. OSError when the file system is unmounted."""
+    os.set_blocking(device, False)
+    try:
+        return buffer[: os.readv(device, [buffer])]
+    except OSError as error:
+        if error.errno not in _AGAIN:
+            raise
+        return None
+    finally:
+        os.set_blocking(device, True)
+
+
 def reply(device: int, unique: int, payload: bytes | memoryview) -> bool:
     """Answer a request that was read from this descriptor; False when nobody waits for it any more.
 

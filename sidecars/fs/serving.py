@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecars.fs import device as fuse
 from sidecars.fs.config import VolumeConfig
-from sidecars.fs.mounting import clear, leave, mount, raise_read_ahead
+from sidecars.fs.mounting import clear, find, leave, mount, raise_read_ahead
 from sidecars.fs.opening import Opened
 from sidecars.fs.protocol.frames import WANTED
 from sidecars.fs.resident import memory as pages
@@ -28,6 +28,7 @@ from sidecars.fs.workers.loop import Loop
 from sidecars.fs.workers.master import Master
 from sidecars.fs.workers.process import fork
 from strongroom.errors import MachineError
+from strongroom.host.notify import has_manager
 
 _FAREWELL: Final = 0.2  # seconds for workers to see that the mount is gone
 _FIRST_ANSWER: Final = 30.0  # seconds
@@ -59,10 +60,15 @@ class Served:
         parts = [f"serving {self.title}"]
         if self.residence is not None:
             parts.append(self.residence.progress(self.fillers.in_hand if self.fillers else 0))
-        return "; ".join([*parts, *([self.remark] if self.remark else [])])
+        if self.remark:
+            parts.append(self.remark)
+        if failed := self.master.store_failures:
+            parts.append(f"the store failed {failed} time{'s' * (failed > 1)}")
+        return "; ".join(parts)
 
     def look(self) -> None:
         """Once a second or so."""
+        self.master.look()
         if self.residence is not None:
             self.residence.relieve()
 
@@ -95,16 +101,13 @@ def serve(
             held = _mount(config)
         stack.callback(held.close)
         stack.callback(kept.forget)
-        stack.callback(leave, config.mount)
+        stack.callback(leave, config.mount, held.mounted)
         residence, remark = _residence(config, tree, held, report, adopted=adopted)
-        while len(held.clones) < config.workers:
-            held.add_clone(kept=adopted)
-        if not adopted and held.terms.resend:
-            held.keep(mount=config.mount, identity=identity)
+        _keep(held, config, identity, adopted=adopted)
         operations = Operations(tree, residence.nodes if residence else ())
         master = Master(held, operations, source, loop=loop, store=store, report=report, desk=residence)
         stack.callback(master.end, _FAREWELL)
-        stack.callback(leave, config.mount)  # so that they see it
+        stack.callback(leave, config.mount, held.mounted)  # so that they see it
         master.start(adopted=adopted)
         fillers = None
         if residence is not None and held.memory is not None:
@@ -134,11 +137,26 @@ def _mount(config: VolumeConfig) -> Held:
     device = fuse.open_device()
     try:
         mount(config.mount, device)
-        return Held(device, fuse.greet(device, WANTED))
+        if (mounted := find(config.mount)) is None or not mounted.ours:
+            raise MachineError(f"mount {config.mount}: not there after it was mounted")
+        return Held(device, fuse.greet(device, WANTED), mounted)
     except BaseException:
         os.close(device)  # which ends the mount, if there is one
         clear(config.mount)
         raise
+
+
+def _keep(held: Held, config: VolumeConfig, identity: str, *, adopted: bool) -> None:
+    """As many clones as there are workers, and a copy of everything with the service manager, where there is one."""
+    taken = True
+    while len(held.clones) < config.workers:
+        taken = held.add_clone(kept=adopted) and taken
+    if not adopted and held.terms.resend:
+        taken = held.keep(mount=config.mount, identity=identity)
+    if not taken:  # half of it would be taken for all of it
+        kept.forget()
+        if has_manager():
+            _say("the service manager did not take our descriptors: the mount ends with us if we are killed")
 
 
 def _residence(
@@ -175,6 +193,8 @@ def _residence(
         reserve=max(_RESERVE, pages.total() // _RESERVE_SHARE),
         report=report,
     )
+    if adopted:
+        residence.take_over()
     return residence, remark
 
 
@@ -197,12 +217,12 @@ def _confirm(point: Path, loop: Loop, *, fresh: bool) -> None:
     if ended != [0]:
         raise MachineError(f"mount {point}: it does not answer as a file system")
     if fresh and not raise_read_ahead(point):
-        print(
-            f"strongroom-fs: mount {point}: read-ahead stays at the kernel's default, reads will be slow",
-            file=sys.stderr,
-            flush=True,
-        )
+        _say(f"mount {point}: read-ahead stays at the kernel's default, reads will be slow")
 
 
 def _ask(point: Path) -> None:
     os.statvfs(point)
+
+
+def _say(sentence: str) -> None:
+    print(f"strongroom-fs: {sentence}", file=sys.stderr, flush=True)

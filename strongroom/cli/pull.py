@@ -43,6 +43,11 @@ def add_parser(subparsers: Any) -> None:
         "--key", metavar="FILE", type=Path, help="the volume key file, which holds the root too"
     )
     parser.add_argument(
+        "--recheck",
+        action="store_true",
+        help="with --key, read every object that is here and bring again what is damaged",
+    )
+    parser.add_argument(
         "--ca", metavar="FILE", type=Path, help="the store's authority (PEM; default: the system's)"
     )
     parser.add_argument("--endpoint", metavar="URL", help="another S3 service, or a mirror of Hugging Face")
@@ -100,7 +105,9 @@ def _rules(args: argparse.Namespace) -> Rules:
         raise ConfigError(f"--tries: got {args.tries}, want 1..1000")
     if not 0.1 <= args.idle <= 3600:
         raise ConfigError(f"--idle: got {args.idle:g}, want 0.1..3600 seconds")
-    return Rules(parallel=args.parallel, idle_s=args.idle, tries=args.tries)
+    if args.recheck and args.key is None:
+        raise ConfigError("--recheck: want --key too, which tells what was sealed")
+    return Rules(parallel=args.parallel, idle_s=args.idle, tries=args.tries, recheck=args.recheck)
 
 
 def _root(text: str | None, key: VolumeKey | None) -> bytes:

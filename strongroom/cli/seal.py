@@ -15,7 +15,7 @@ from strongroom.errors import ConfigError, StrongroomError
 from strongroom.host.crew import default_workers
 from strongroom.host.destination import is_cut, tree_root
 from strongroom.host.digests import digests
-from strongroom.host.keyfile import NewKeyFile
+from strongroom.host.keyfile import STDIN, NewKeyFile
 from strongroom.host.pruning import prune
 from strongroom.host.sealed_tree import SealedStore
 from strongroom.host.sealing import Manner, Plan, Release, Sealed, seal_tree, settle_tree
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     check_release(epoch=args.epoch, name=args.name)
+    for option, path in (("--key-out", args.key_out), ("--key", args.key)):
+        _check_outside(option, path, args.source)
     if args.update != (args.key is not None):
         raise ConfigError("seal: want --update and --key together, the key of the release that is there")
     if args.checksum and not args.update:
@@ -89,6 +91,15 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("seal: want --name, as clients will ask for it")
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers: got {args.workers}, want at least 1")
+
+
+def _check_outside(option: str, path: Path | None, source: Path) -> None:
+    """A key in the model would be sealed with it, and be there for everybody who may read the model."""
+    if path is None or path == STDIN:
+        return
+    for place in (path.resolve(), path.parent.resolve() / path.name):
+        if place.is_relative_to(source.resolve()):
+            raise ConfigError(f"{option}: {path} lies inside {source}, want a place outside")
 
 
 def _is_committed(args: argparse.Namespace) -> bool:
@@ -152,13 +163,18 @@ def _key_file(args: argparse.Namespace) -> Iterator[NewKeyFile]:
 
 
 def _by_content(plan: Plan, before: SealedStore, shown: Stages) -> SameContent:
-    """Equality of contents; the digests of the files in question are computed here, once."""
+    """Equality of contents. The digests of files that may be as they were in `before` are computed here, at once; those
+    of others that a cut seal has finished, when they are asked for."""
     sizes = {one.file.path: one.file.size for one in before.objects}
     files = [file for file in plan.due if sizes.get(file.path) == file.size]
     found = digests(plan.source, files, shown.begin("comparing", sum(file.size for file in files)))
 
     def same(old: SealedFile, new: SealedFile) -> bool:
-        return old.sha256 is not None and found.get(new.path) == old.sha256
+        if old.sha256 is None:
+            return False
+        if new.path not in found:
+            found.update(digests(plan.source, [new]))
+        return found[new.path] == old.sha256
 
     return same
 

@@ -10,6 +10,7 @@ It becomes the volume key file (broker/resource.py) when the root digest is know
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -96,8 +97,9 @@ class NewKeyFile:
         self.root = root
 
     def discard(self) -> None:
-        """Remove it: nothing was sealed under it."""
-        self.path.unlink(missing_ok=True)
+        """Remove it: nothing was sealed under it. Where it cannot be removed it stays, and is worth nothing."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> bytes:
@@ -125,10 +127,16 @@ def _unfinished(data: bytes) -> tuple[Secret, int] | None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    """A new file, or an error and none."""
     file = os.open(path, _CREATE, 0o600)
     try:
-        os.write(file, content)
+        while content:
+            content = content[os.write(file, content) :]
         os.fsync(file)
+        sync_directory(path.absolute().parent)
+    except BaseException:
+        with suppress(OSError):  # what failed is what is said
+            path.unlink()
+        raise
     finally:
         os.close(file)
-    sync_directory(path.absolute().parent)

@@ -5,10 +5,11 @@ listening is not an error: the same program runs in a terminal.
 """
 
 import os
-import select
 import socket
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final
+
+from strongroom.host.waiting import wait_writable
 
 try:
     from systemd.daemon import notify as _library
@@ -30,6 +31,11 @@ def notify(state: str) -> bool:
         return _send(printable)
     except OSError:  # the manager went away: what we tell it cannot matter to what we serve
         return False
+
+
+def has_manager() -> bool:
+    """Whether anybody is said to listen."""
+    return bool(os.environ.get(_SOCKET))
 
 
 def status(sentence: str) -> bool:
@@ -99,7 +105,7 @@ def _send(state: str) -> bool:
         sender.connect(_address())
         # The library waits for as long as the manager's queue is full, so it is only called when there is room.
         # A ping is not worth waiting for: the next one comes soon, and whoever pings has other work.
-        if not select.select([], [sender], [], 0 if state == PING else _PATIENCE)[1]:
+        if not wait_writable(sender.fileno(), 0 if state == PING else _PATIENCE):
             return False
         if _library is not None:
             return bool(_library(state))

@@ -1,8 +1,8 @@
 """A sealed tree back into a plain directory. Nothing is written that was not verified first."""
 
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -11,8 +11,9 @@ from strongroom.errors import ConfigError, VerifyError
 from strongroom.host.blocks import Room, bounds, count_blocks, open_block
 from strongroom.host.crew import Crew, Progress, default_workers
 from strongroom.host.destination import machine_errors
+from strongroom.host.folder import CREATE
+from strongroom.host.removal import clear, undone
 from strongroom.host.sealed_tree import SealedStore, StoredObject
-from strongroom.host.sealing_object import CREATE
 from strongroom.sealed.manifest import Directory, InlineFile, SealedFile, Symlink
 from strongroom.sealed.volume import OpenedObject
 
@@ -28,21 +29,32 @@ def open_tree(
 ) -> None:
     """Write every file, directory and link of `store` into `dest`, which must be absent or empty.
 
-    Raises VerifyError naming object and chunk at the first that does not verify; then `dest` is empty or absent again.
+    Raises VerifyError naming object and chunk at the first that does not verify. Then, and when the disk fails, `dest`
+    is empty or absent again; where that cannot be, the error says so.
     """
     existed = os.path.lexists(dest)
     with machine_errors(dest):
         dest.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(dest.iterdir()):
-            raise ConfigError(f"{dest}: not empty, want an empty or absent directory")
-        try:
-            _write_all(store, dest, workers or default_workers(), progress)
-        except BaseException:
-            for path in dest.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            if not existed:
-                dest.rmdir()
-            raise
+        with _opened(dest) as top:
+            if os.listdir(top):
+                raise ConfigError(f"{dest}: not empty, want an empty or absent directory")
+
+            def undo() -> None:
+                clear(top)
+                if not existed:
+                    dest.rmdir()
+
+            with undone(undo, f"what was written to {dest}"), machine_errors(dest):
+                _write_all(store, dest, workers or default_workers(), progress)
+
+
+@contextmanager
+def _opened(dest: Path) -> Iterator[int]:
+    top = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield top
+    finally:
+        os.close(top)
 
 
 def _write_all(store: SealedStore, dest: Path, workers: int, progress: Progress) -> None:

@@ -35,9 +35,25 @@ def rekey_tree(
             raise ConfigError(f"{dest}: a seal into it was cut: finish it with --resume, or give it up")
         if place.root != store.volume.root:
             raise MachineError(f"{dest}: changed meanwhile, want one writer")
+        place.furnish()
         head = release.head(entropy, volume_id=store.header.volume_id)
         data = seal_manifest(*head, manifest)
         root = place.commit(data, keep)
         tags_size = store.volume.tags_size
         place.settle(index_of(manifest, root=root, manifest_size=len(data), tags_size=tags_size))
     return root
+
+
+def complete_rekey(dest: Path, *, before: bytes, root: bytes) -> None:
+    """Commit the rekeying that was cut right before it: `root` is what its key file says, `before` the tree's root.
+
+    ConfigError when the MANIFEST it was about to commit is not there.
+    """
+    with machine_errors(dest), Destination.hold(dest) as place:
+        if place.root == root:
+            return
+        if place.root != before:
+            raise MachineError(f"{dest}: changed meanwhile, want one writer")
+        if place.staged != root:
+            raise ConfigError(f"{dest}: holds nothing of a rekey to {root.hex()}, want another --key-out")
+        place.recommit()

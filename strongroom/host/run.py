@@ -9,7 +9,6 @@ machine, and argv is shown in our errors.
 """
 
 import os
-import select
 import shlex
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from strongroom.errors import MachineError
+from strongroom.host.waiting import wait_readable
 
 Argv = Sequence[str | Path]
 
@@ -104,7 +104,7 @@ class Child:
 
     def wait(self, timeout: float) -> int | None:
         """The exit status, or None when `timeout` seconds passed first."""
-        select.select([self._pidfd], [], [], timeout)
+        wait_readable(self._pidfd, timeout)
         return self.status
 
     def check(self) -> None:
@@ -125,8 +125,7 @@ class Child:
             raise ValueError("spawn() was not asked for a pipe")
         pipe, line, deadline = self._process.stdout.fileno(), bytearray(), time.monotonic() + timeout
         while len(line) < MAX_LINE:
-            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            if not wait_readable(pipe, max(0.0, deadline - time.monotonic())):
                 raise MachineError(f"{quoted(self.argv)}: no line on stdout after {timeout:g} s")
             byte = os.read(pipe, 1)  # one at a time: what follows the line stays in the pipe
             if byte == b"\n":

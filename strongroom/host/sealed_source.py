@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from strongroom.errors import MachineError, ProtocolError, VerifyError
+from strongroom.host.open_files import OpenFiles
 from strongroom.host.sealed_tree import SealedTree, StoredObject
-from strongroom.host.stored import MAX_READ, Item
+from strongroom.host.stored import MAX_READ, Item, make_buffer
 from strongroom.sealed.chunks import TAG_SIZE
 from strongroom.sealed.keys import Octets
 from strongroom.sealed.manifest import Directory, Entry, InlineFile, SealedFile, Symlink
@@ -25,7 +26,7 @@ class SealedSource:
     """The items and readers of one opened sealed tree."""
 
     def __init__(self, tree: SealedTree) -> None:
-        self._objects: Final = tree.objects
+        self._tree: Final = tree
         self.name: Final = tree.manifest.name
         self.unit: Final = tree.header.chunk_size
         self.items: Final = tuple(_items(tree))
@@ -33,27 +34,29 @@ class SealedSource:
     @classmethod
     @contextmanager
     def open(cls, source: Path, *, model_key: Octets, epoch: int, root: bytes) -> Iterator[Self]:
-        """Open the tree at `source`, and close its files at the end. Raises what SealedTree.open() raises."""
+        """Open the tree at `source`, for as long as its readers are at work. Raises what SealedTree.open() raises."""
         with SealedTree.open(source, model_key=model_key, epoch=epoch, root=root) as tree:
             yield cls(tree)
 
     def reader(self) -> "SealedReader":
-        return SealedReader(self._objects, chunk_size=self.unit)
+        return SealedReader(self._tree)
 
 
 class SealedReader:
-    """Reads with buffers made once. For one thread: what read() gives out is valid until the next read()."""
+    """Reads with buffers made once, and opens objects as they are wanted.
 
-    def __init__(
-        self, objects: Sequence[StoredObject], *, chunk_size: int, pause: Callable[[float], None] = time.sleep
-    ) -> None:
-        self._objects = objects
-        self._chunk_size = chunk_size
+    For one thread: what read() gives out is valid until the next read().
+    """
+
+    def __init__(self, tree: SealedTree, *, pause: Callable[[float], None] = time.sleep) -> None:
+        self._objects = tree.objects
+        self._files = OpenFiles(lambda key: tree.stored(tree.objects[key]))
+        self._chunk_size = chunk_size = tree.header.chunk_size
         self._pause = pause
         self._most = MAX_READ // chunk_size + 1  # chunks that the largest read touches
         stride = chunk_size + _PAGE  # page-aligned slots, room for a tag behind
-        sealed = memoryview(bytearray(self._most * stride))
-        self._plain = memoryview(bytearray(self._most * chunk_size))
+        sealed = make_buffer(self._most * stride)
+        self._plain = make_buffer(self._most * chunk_size)
         self._slots = [sealed[n * stride : n * stride + chunk_size + TAG_SIZE] for n in range(self._most)]
         self._rooms = [slot[:-TAG_SIZE] for slot in self._slots]
         self._outs = [self._plain[n * chunk_size : (n + 1) * chunk_size] for n in range(self._most)]
@@ -65,45 +68,50 @@ class SealedReader:
         first, start = divmod(offset, self._chunk_size)
         count = -(-(start + size) // self._chunk_size)
         try:
-            self._open(self._objects[key], first, self._outs[:count])
+            self._open(key, first, self._outs[:count])
         except VerifyError:
-            self._plain[: count * self._chunk_size] = bytes(count * self._chunk_size)  # GCM writes before it knows
+            self._plain[: count * self._chunk_size] = bytes(
+                count * self._chunk_size
+            )  # GCM writes before it knows
             raise
         return self._plain[start : start + size]
 
     def read_into(self, key: int, offset: int, out: memoryview) -> None:
         """As read(), of any length, into `out`. Whole chunks are decrypted where they shall lie."""
-        stored, size = self._objects[key], self._chunk_size
+        size = self._chunk_size
         if start := offset % size:
             head = min(size - start, len(out))
             out[:head] = self.read(key, offset, head)
             out, offset = out[head:], offset + head
         while len(out) >= size:
             count = min(self._most, len(out) // size)
-            self._open(stored, offset // size, [out[n * size : (n + 1) * size] for n in range(count)])
+            self._open(key, offset // size, [out[n * size : (n + 1) * size] for n in range(count)])
             out, offset = out[count * size :], offset + count * size
         if len(out):
             out[:] = self.read(key, offset, len(out))
 
-    def _open(self, stored: StoredObject, first: int, outs: Sequence[memoryview]) -> None:
+    def _open(self, key: int, first: int, outs: Sequence[memoryview]) -> None:
         """Fill `outs`, one chunk each; the file's last chunk may be shorter than what it is put into."""
-        count = len(outs)
+        count, chunking = len(outs), self._objects[key].chunking
         slots, rooms = self._slots[:count], self._rooms[:count]
-        if (length := stored.chunking.length(first + count - 1)) < self._chunk_size:
+        if (length := chunking.size - (first + count - 1) * self._chunk_size) < self._chunk_size:
             slots[-1] = slots[-1][: length + TAG_SIZE]
             rooms[-1] = slots[-1][:length]
             outs = [*outs[:-1], outs[-1][:length]]
-        self._load(stored, first, rooms)
+        stored = self._load(key, first, rooms)
         for index, (slot, out) in enumerate(zip(slots, outs, strict=True), first):
             stored.open(index, slot, out)
 
-    def _load(self, stored: StoredObject, first: int, rooms: Sequence[memoryview]) -> None:
+    def _load(self, key: int, first: int, rooms: Sequence[memoryview]) -> StoredObject:
+        """Fill `rooms`; the result is what opens them."""
         for pause in PAUSES:
             try:
-                return stored.load(first, rooms)
+                (stored := self._files.get(key)).load(first, rooms)
+                return stored
             except MachineError:
                 self._pause(pause)
-        return stored.load(first, rooms)
+        (stored := self._files.get(key)).load(first, rooms)
+        return stored
 
 
 def _items(tree: SealedTree) -> Iterator[Item]:

@@ -4,22 +4,22 @@ Whatever is sealed gets a new object id and a new key, also when a cut seal is r
 nonce. A file that is already sealed, in the tree that is updated or by the seal that was cut, keeps its object.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from strongroom.errors import ConfigError, FormatError, MachineError
+from strongroom.errors import ConfigError, FormatError, MachineError, StrongroomError
 from strongroom.host.blocks import Room
 from strongroom.host.checking import Checking
 from strongroom.host.crew import Crew, Progress, default_workers
 from strongroom.host.destination import Destination, JournalFile, machine_errors
 from strongroom.host.plain_tree import Entropy, scan
-from strongroom.host.sealed_tree import MANIFEST, OBJECTS, TAGS, SealedStore, StoredObject, open_directory
+from strongroom.host.sealed_tree import MANIFEST, SealedStore, StoredObject
 from strongroom.host.sealing_object import SealingObject
+from strongroom.host.settling import Settling
 from strongroom.sealed.changes import SameContent, same_stamp
 from strongroom.sealed.header import DEFAULT_CHUNK_LOG2, ManifestHeader
 from strongroom.sealed.index import Index
@@ -117,7 +117,7 @@ class Manner:
     hashed: bool = True  # note each file's SHA-256, which takes longer than to encrypt it
     verify: bool = True  # read everything back from the store before the commit
     resume: bool = False  # go on where the last one was cut
-    same: SameContent = same_stamp  # which files an update takes for unchanged
+    same: SameContent = same_stamp  # which files an update, or what resumes one, takes for unchanged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,22 +159,53 @@ def seal_tree(
         cut = place.journal(release.model_key)
         if cut.records and cut.chunk_log2 != release.chunk_log2:
             raise ConfigError(f"{dest}: its chunks are {1 << cut.chunk_log2} bytes, want the same to resume")
-        plan = plan.keeping(one for one in cut.finished if place.has_object(one.file))
+        found = (one for one in cut.finished if place.has_object(one.file))
+        plan = plan.keeping(found, same=manner.same)
         place.remove_objects(cut.object_ids - plan.kept.keys())
         writer = JournalWriter(model_key=release.model_key, salt=entropy(32), chunk_log2=release.chunk_log2)
         finished = {one.file.object_id: one for one in cut.finished if one.file.object_id in plan.kept}
+        told = list[bytes]()
+
+        def keep_and_note(root: bytes) -> None:
+            keep(root)
+            told.append(root)
+
         try:
             with closing(JournalFile(place, writer, finished)) as journal:
                 work = _Work(plan, place, release, journal, manner, announce)
                 work.seal()
                 work.verify()
-                root = work.commit(before, entropy, keep)
+                root = work.commit(before, entropy, keep_and_note)
         except BaseException:
-            if not finished:
-                place.give_up()
+            if (
+                not finished and not told
+            ):  # from there on the key is for this tree, and resuming goes on with it
+                with suppress(OSError, StrongroomError):  # what failed is what is said
+                    place.give_up()
             raise
     sealed = [one.file.size for one in finished.values()]
     return Sealed(root=root, sealed=len(sealed), sealed_bytes=sum(sealed), kept=updated)
+
+
+def commit_tree(
+    place: Destination,
+    release: Release,
+    manifest: Manifest,
+    tags: bytes,
+    *,
+    volume_id: bytes | None,
+    entropy: Entropy,
+    keep: Callable[[bytes], None] = lambda _: None,
+) -> bytes:
+    """Make a tree of objects that are on disk already; the result is its root digest, which `keep` gets before that.
+
+    `volume_id` is that of the tree it follows, None for the first one in this place.
+    """
+    data = seal_manifest(*release.head(entropy, volume_id=volume_id), manifest)
+    place.write_tags(manifest.tags_sha256.hex(), tags)
+    root = place.commit(data, keep)
+    place.settle(index_of(manifest, root=root, manifest_size=len(data), tags_size=len(tags)))
+    return root
 
 
 def index_of(manifest: Manifest, *, root: bytes, manifest_size: int, tags_size: int) -> Index:
@@ -234,18 +265,21 @@ class _Work:
         due, chunk_log2 = self.plan.due, self.release.chunk_log2
         total = sum(file.size for file in due)
         self.place.check_space(total + total // 1000 + _SPARE)
-        jobs = [
-            SealingObject(
-                self.plan.source / file.path,
-                self.place.objects,
-                file,
-                chunk_log2=chunk_log2,
-                hashed=self.manner.hashed,
-                record=self.journal.record,
-            )
-            for file in due
-        ]
-        Crew(lambda: Room(chunk_log2), workers=self.manner.workers).run(jobs, self.announce("sealing", total))
+        with Settling(self.place.objects, self.journal.record) as settling:
+            jobs = [
+                SealingObject(
+                    self.plan.source / file.path,
+                    self.place.objects,
+                    file,
+                    chunk_log2=chunk_log2,
+                    hashed=self.manner.hashed,
+                    record=self.journal.record,
+                    settling=settling,
+                )
+                for file in due
+            ]
+            show = self.announce("sealing", total)
+            Crew(lambda: Room(chunk_log2), workers=self.manner.workers).run(jobs, show)
 
     def verify(self) -> None:
         """What this seal wrote, and the one before the cut; what an update kept is for `strongroom check`."""
@@ -254,12 +288,8 @@ class _Work:
         chunk_log2, done = self.release.chunk_log2, [*self.journal.finished.values()]
         opened = [OpenedObject.of(one.file, one.tags, chunk_log2=chunk_log2) for one in done]
         show = self.announce("verifying", sum(one.file.size for one in done))
-        directory = open_directory(self.place.objects, None, OBJECTS)
-        try:
-            jobs = [Checking(one, lambda opened: StoredObject(opened, directory)) for one in opened]
-            Crew(lambda: Room(chunk_log2), workers=self.manner.workers).run(jobs, show)
-        finally:
-            os.close(directory)
+        jobs = [Checking(one, lambda opened: StoredObject(opened, self.place.objects.fd)) for one in opened]
+        Crew(lambda: Room(chunk_log2), workers=self.manner.workers).run(jobs, show)
         if bad := [(one, job.damage[0]) for one, job in zip(done, jobs, strict=True) if job.damage]:
             self.place.remove_objects(
                 one.file.object_id for one, _ in bad
@@ -274,11 +304,12 @@ class _Work:
                 tags += self.plan.kept[entry.object_id] if done is None else done.tags
                 entry = entry if done is None else replace(entry, sha256=done.file.sha256)  # noqa: PLW2901
             entries.append(entry)
-        digest = sha256(tags).digest()
-        manifest = Manifest(name=self.plan.name, entries=tuple(entries), tags_sha256=digest)
-        volume_id = None if before is None else before.header.volume_id
-        data = seal_manifest(*self.release.head(entropy, volume_id=volume_id), manifest)
-        self.place.write(f"{TAGS}/{digest.hex()}", bytes(tags))
-        root = self.place.commit(data, keep)
-        self.place.settle(index_of(manifest, root=root, manifest_size=len(data), tags_size=len(tags)))
-        return root
+        return commit_tree(
+            self.place,
+            self.release,
+            Manifest(name=self.plan.name, entries=tuple(entries), tags_sha256=sha256(tags).digest()),
+            bytes(tags),
+            volume_id=None if before is None else before.header.volume_id,
+            entropy=entropy,
+            keep=keep,
+        )

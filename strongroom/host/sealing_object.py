@@ -1,55 +1,50 @@
-"""One large file's way into an object: read, seal, write, and a record when it is on disk whole."""
+"""One large file's way into an object: read, sealed, written, and handed on to be settled on disk."""
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from strongroom.errors import MachineError
-from strongroom.host.blocks import Room, bounds, count_blocks
+from strongroom.host.blocks import Room, bounds
+from strongroom.host.folder import Folder
+from strongroom.host.object_writer import ObjectWriter
 from strongroom.host.plain_tree import changed, open_plain, read_at, stamp
-from strongroom.sealed.chunks import TAG_SIZE, ChunkCipher, Chunking
-from strongroom.sealed.journal import Begun, Finished, Record
+from strongroom.host.settling import Settling
+from strongroom.sealed.journal import Record
 from strongroom.sealed.manifest import SealedFile
-
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class SealingObject:
-    """A job for a crew. `record` is called for the object when it is begun, and when it is finished."""
+    """A job for a crew. `record` is told of the object when it is begun, `settling` gets it when it is written."""
 
     def __init__(
         self,
         source: Path,
-        objects: Path,
+        objects: Folder,
         file: SealedFile,
         *,
         chunk_log2: int,
         hashed: bool,
         record: Callable[[Record], None],
+        settling: Settling,
     ) -> None:
         self._source = source
-        self._target = objects / file.object_name
         self._file = file
-        self._chunking = Chunking(file.size, chunk_log2)
-        self._cipher = ChunkCipher(key=file.key, object_id=file.object_id, chunking=self._chunking)
+        self._writer = ObjectWriter(objects, file, chunk_log2=chunk_log2, record=record, settling=settling)
         self._digest = sha256() if hashed else None
-        self._tags = bytearray(self._chunking.count * TAG_SIZE)
-        self._record = record
-        self._reader = self._writer = -1
+        self._reader = -1
 
     @property
     def blocks(self) -> int:
-        return count_blocks(self._file.size)
+        return self._writer.blocks
 
     def start(self) -> None:
         try:
             with open_plain(self._source) as reader:
                 self._reader = os.dup(reader.fileno())
             self._check_unchanged()
-            self._record(Begun(self._file.object_id))
-            self._writer = os.open(self._target, CREATE, 0o644)
+            self._writer.begin()
         except BaseException:
             self.drop()
             raise
@@ -57,12 +52,7 @@ class SealingObject:
     def work(self, block: int, room: Room) -> int:
         offset, length = bounds(self._file.size, block)
         self._read(offset, room.plain[:length])
-        sealed = []
-        for index, slot, plain in room.of(self._chunking, offset >> self._chunking.chunk_log2):
-            self._cipher.seal(index, plain, slot)
-            self._tags[index * TAG_SIZE : (index + 1) * TAG_SIZE] = slot[-TAG_SIZE:]
-            sealed.append(slot[:-TAG_SIZE])
-        _write_at(self._writer, offset, sealed)
+        self._writer.write(block, room)
         return length
 
     def follow(self, block: int, room: Room) -> None:
@@ -71,17 +61,11 @@ class SealingObject:
 
     def finish(self) -> None:
         self._check_unchanged()
-        os.fsync(self._writer)
-        os.posix_fadvise(
-            self._writer, 0, 0, os.POSIX_FADV_DONTNEED
-        )  # what is verified is read from the store
-        digest = None if self._digest is None else self._digest.digest()
-        self._record(Finished(replace(self._file, sha256=digest), bytes(self._tags)))
+        self._writer.finish(None if self._digest is None else self._digest.digest())
         self._close()
 
     def drop(self) -> None:
-        if self._writer >= 0:
-            self._target.unlink(missing_ok=True)
+        self._writer.drop()
         self._close()
 
     def _read(self, offset: int, out: memoryview) -> None:
@@ -98,17 +82,6 @@ class SealingObject:
             raise changed(self._source)
 
     def _close(self) -> None:
-        for fd in (self._reader, self._writer):
-            if fd >= 0:
-                os.close(fd)
-        self._reader = self._writer = -1
-
-
-def _write_at(fd: int, offset: int, pieces: list[memoryview]) -> None:
-    while pieces:
-        count = os.pwritev(fd, pieces, offset)
-        offset += count
-        while pieces and count >= len(pieces[0]):
-            count -= len(pieces.pop(0))
-        if count:
-            pieces[0] = pieces[0][count:]
+        if self._reader >= 0:
+            os.close(self._reader)
+        self._reader = -1

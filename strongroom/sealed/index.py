@@ -14,14 +14,16 @@ from typing import Final, Self
 from strongroom.errors import FormatError
 from strongroom.sealed.manifest import MAX_ENTRIES, MAX_SIZE, SealedFile
 from strongroom.sealed.volume import MAX_MANIFEST
-from strongroom.wire.canonical import JSON, pack_json, parse_json
+from strongroom.wire.canonical import JSON, pack_json
 
 INDEX: Final = "INDEX"
 VERSION: Final = "strongroom/sealed-index/v1"
-MAX_INDEX: Final = 64 * MAX_ENTRIES  # bytes: an object takes 35 and the digits of its size
+MAX_INDEX: Final = 51 * MAX_ENTRIES + 512  # bytes: an object takes 36 and at most 15 digits of its size
 MAX_TAGS: Final = 16 << 32  # bytes
-_MEMBERS: Final = frozenset({"manifest", "objects", "tags", "version"})
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FILE_IN: Final = rb'\{"sha256":"([0-9a-f]{64})","size":(0|[1-9][0-9]{0,14})\}'
+_HEAD: Final = re.compile(rb'\{"manifest":' + _FILE_IN + rb',"objects":\{')
+_ENTRY: Final = re.compile(rb'"([0-9a-f]{32})":(0|[1-9][0-9]{0,14})(,?)')
+_TAIL: Final = re.compile(rb'\},"tags":' + _FILE_IN + rb',"version":"' + VERSION.encode() + rb'"\}')
 _OBJECT: Final = re.compile(r"[0-9a-f]{32}")
 _FILE: Final = re.compile(r"MANIFEST|INDEX|tags/[0-9a-f]{64}|objects/[0-9a-f]{32}")
 
@@ -61,27 +63,35 @@ class Index:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read the canonical form; FormatError for any other bytes."""
-        value = parse_json(data, "index", max_bytes=MAX_INDEX, max_depth=2)
-        if not isinstance(value, dict) or value.keys() != _MEMBERS:
-            raise FormatError(f"index: want an object of exactly {', '.join(sorted(_MEMBERS))}")
-        if value["version"] != VERSION:
-            raise FormatError(f"index: version is not {VERSION!r}")
-        root, manifest_size = _file(value["manifest"], "manifest")
-        tags_sha256, tags_size = _file(value["tags"], "tags")
-        if not isinstance(objects := value["objects"], dict):
-            raise FormatError("index: objects is not an object")
-        sizes = {name: _whole(size, f"object {name[:64]!a}") for name, size in objects.items()}
-        index = cls(
-            root=root,
-            manifest_size=manifest_size,
-            tags_sha256=tags_sha256,
-            tags_size=tags_size,
-            objects=sizes,
+        """Read the canonical form; FormatError for any other bytes.
+
+        There is one way to write an index, so it is read by its grammar: what a store makes up costs no more than its
+        length.
+        """
+        if len(data) > MAX_INDEX:
+            raise FormatError(f"index: {len(data)} bytes, want at most {MAX_INDEX}")
+        if (head := _HEAD.match(data)) is None:
+            raise FormatError(f"index: not in canonical form (RFC 8785) of {VERSION}")
+        objects: dict[str, int] = {}
+        at, before = head.end(), b""
+        while entry := _ENTRY.match(data, at):
+            name, size, end = entry.groups()
+            if name <= before:
+                raise FormatError(f"index: object {name.decode()} stands behind {before.decode()}")
+            objects[name.decode()], before, at = int(size), name, entry.end()
+            if not end:
+                break
+        tail = _TAIL.fullmatch(data, at)
+        if tail is None or data[at - 1 : at] == b",":
+            raise FormatError(f"index: not in canonical form (RFC 8785) from byte {at} on")
+        root, manifest_size, tags, tags_size = *head.groups(), *tail.groups()
+        return cls(
+            root=bytes.fromhex(root.decode()),
+            manifest_size=int(manifest_size),
+            tags_sha256=bytes.fromhex(tags.decode()),
+            tags_size=int(tags_size),
+            objects=objects,
         )
-        if index.pack() != data:
-            raise FormatError("index: not in canonical form (RFC 8785)")
-        return index
 
     def pack(self) -> bytes:
         objects: dict[str, JSON] = dict(self.objects)
@@ -108,21 +118,6 @@ class Index:
 def is_name(text: str) -> bool:
     """Whether a file of a sealed tree may have this name. All others lead elsewhere, or nowhere."""
     return _FILE.fullmatch(text) is not None
-
-
-def _file(value: JSON, subject: str) -> tuple[bytes, int]:
-    if not isinstance(value, dict) or value.keys() != {"sha256", "size"}:
-        raise FormatError(f"index: {subject} is not an object of exactly sha256, size")
-    digest = value["sha256"]
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise FormatError(f"index: sha256 of {subject} is not 64 lowercase hex digits")
-    return bytes.fromhex(digest), _whole(value["size"], subject)
-
-
-def _whole(value: JSON, subject: str) -> int:
-    if type(value) is not int:  # bool is an int
-        raise FormatError(f"index: size of {subject} is not a whole number")
-    return value
 
 
 def _check_size(subject: str, size: int, most: int) -> None:

@@ -16,7 +16,7 @@ another run, which would repeat nonces: who resumes begins a new one. Source: do
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Final, Self, TypeAlias
@@ -31,6 +31,7 @@ from strongroom.sealed.manifest import SealedFile, pack_entry, parse_entry
 from strongroom.wire.canonical import pack_json, parse_json
 
 MAX_JOURNAL: Final = 1 << 30  # bytes
+MAX_RECORD: Final = 1 << 28  # bytes: the tags of 2 TiB in chunks of 128 KiB; a larger file is sealed again
 _MAGIC: Final = b"SRJOURNL"
 _VERSION: Final = 2
 _HEADER: Final = Struct(">8sHB5s32s32s")
@@ -83,10 +84,25 @@ class Journal:
 
     @classmethod
     def parse(cls, data: bytes, *, model_key: Octets) -> Self:
-        """Every record up to the cut. VerifyError when another key wrote it, FormatError for no journal at all."""
-        if len(data) < _HEADER.size:
+        """As read(), of a whole journal in memory."""
+        rest = memoryview(data)
+
+        def read(size: int) -> bytes:
+            nonlocal rest
+            piece, rest = bytes(rest[:size]), rest[size:]
+            return piece
+
+        return cls.read(read, model_key=model_key)
+
+    @classmethod
+    def read(cls, read: Callable[[int], bytes], *, model_key: Octets) -> Self:
+        """Every record up to the cut. VerifyError when another key wrote it, FormatError for no journal at all.
+
+        `read` gives so many of the next bytes, or fewer at the end. It is asked for no more than one record at a time,
+        and for nothing behind one that does not verify.
+        """
+        if len(header := read(_HEADER.size)) < _HEADER.size:
             return cls()  # cut before its first record
-        header = data[: _HEADER.size]
         magic, version, chunk_log2, reserved, salt, commitment = _HEADER.unpack(header)
         if magic != _MAGIC:
             raise FormatError(f"journal: magic is {magic.hex()}, want {_MAGIC.hex()}")
@@ -94,7 +110,7 @@ class Journal:
             raise FormatError(f"journal: version is {version}, want {_VERSION} and zeros behind it")
         keys = VolumeKeys(model_key=model_key, salt=salt)
         keys.check_commitment(commitment, "journal")
-        records = _records(memoryview(data)[_HEADER.size :], AESGCM(keys.journal_key), header)
+        records = _records(read, AESGCM(keys.journal_key), header)
         return cls(tuple(records), chunk_log2)
 
     @property
@@ -107,12 +123,11 @@ class Journal:
         return {r.object_id if isinstance(r, Begun) else r.file.object_id for r in self.records}
 
 
-def _records(rest: memoryview, aead: AESGCM, header: bytes) -> Iterator[Record]:
+def _records(read: Callable[[int], bytes], aead: AESGCM, header: bytes) -> Iterator[Record]:
     number = 0
-    while len(rest) >= _LENGTH.size:
-        (length,) = _LENGTH.unpack(rest[: _LENGTH.size])
-        sealed, rest = rest[_LENGTH.size : _LENGTH.size + length], rest[_LENGTH.size + length :]
-        if len(sealed) != length:
+    while len(size := read(_LENGTH.size)) == _LENGTH.size:
+        (length,) = _LENGTH.unpack(size)
+        if length > MAX_RECORD or len(sealed := read(length)) != length:
             return
         try:
             plain = aead.decrypt(_NONCE.pack(0, number), sealed, header)

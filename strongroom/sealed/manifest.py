@@ -15,7 +15,7 @@ from strongroom.sealed.paths import MAX_PATH, check_link, check_path, parent
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
 
 INLINE_BELOW: Final = 64 * 1024  # bytes
-MAX_BODY: Final = 64 * 1024 * 1024  # bytes of JSON
+MAX_BODY: Final = 256 * 1024 * 1024  # bytes of JSON
 MAX_ENTRIES: Final = 1 << 20
 MAX_NAME: Final = 128  # characters of a volume name
 MAX_SIZE: Final = 1 << 48  # bytes of one file

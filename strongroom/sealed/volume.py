@@ -27,14 +27,15 @@ class OpenedObject:
 
     file: SealedFile
     chunking: Chunking
-    cipher: ChunkCipher = field(repr=False)
     tags: memoryview = field(repr=False)
 
     @classmethod
     def of(cls, file: SealedFile, tags: Octets, *, chunk_log2: int) -> Self:
-        chunking = Chunking(file.size, chunk_log2)
-        cipher = ChunkCipher(key=file.key, object_id=file.object_id, chunking=chunking)
-        return cls(file, chunking, cipher, memoryview(tags))
+        return cls(file, Chunking(file.size, chunk_log2), memoryview(tags))
+
+    def cipher(self) -> ChunkCipher:
+        """Made when the object is read: one takes two kilobytes, and a tree may have many objects."""
+        return ChunkCipher(key=self.file.key, object_id=self.file.object_id, chunking=self.chunking)
 
     def tag(self, index: int) -> memoryview:
         return self.tags[index * TAG_SIZE : (index + 1) * TAG_SIZE]
@@ -67,11 +68,11 @@ class Volume:
             raise VerifyError(f"tags: {len(tags)} bytes, want {self.tags_size}")
         if (digest := sha256(tags).digest()) != self.manifest.tags_sha256:
             raise VerifyError(f"tags: digest is {digest.hex()}, want {self.manifest.tags_sha256.hex()}")
-        opened, rest = [], memoryview(tags)
+        opened, whole, start = list[OpenedObject](), memoryview(tags), 0
         for file in self.manifest.objects:
-            length = TAG_SIZE * self.chunking(file).count
-            opened.append(OpenedObject.of(file, rest[:length], chunk_log2=self.header.chunk_log2))
-            rest = rest[length:]
+            end = start + TAG_SIZE * self.chunking(file).count
+            opened.append(OpenedObject.of(file, whole[start:end], chunk_log2=self.header.chunk_log2))
+            start = end
         return tuple(opened)
 
 
@@ -91,7 +92,7 @@ def open_volume(data: bytes, *, model_key: Octets, epoch: int, root: bytes) -> V
     keys = VolumeKeys(model_key=model_key, salt=header.salt)
     keys.check_commitment(header.commitment, "manifest")
     try:
-        body = AESGCM(keys.manifest_key).decrypt(_NONCE, data[SIZE:], data[:SIZE])
+        body = AESGCM(keys.manifest_key).decrypt(_NONCE, memoryview(data)[SIZE:], data[:SIZE])
     except InvalidTag:
         raise VerifyError("manifest: tag does not verify") from None
     return Volume(header, Manifest.parse(body), root)

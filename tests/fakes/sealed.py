@@ -91,5 +91,5 @@ def make_sealed(tmp_path: Path, *, epoch: int = 1, chunk_log2: int = 16) -> Seal
     contents = make_source(source)
     root = seal(source, dest, epoch=epoch, chunk_log2=chunk_log2)
     with SealedTree.open(dest, model_key=MODEL_KEY, epoch=epoch, root=root) as tree:
-        objects = {one.file.path: dest / "objects" / one.name for one in tree.objects}
+        objects = {one.file.path: dest / "objects" / one.file.object_name for one in tree.objects}
     return SealedFixture(dest, root, epoch, contents, objects)

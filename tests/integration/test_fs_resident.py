@@ -40,7 +40,7 @@ def model(tmp_path: Path) -> SealedFixture:
         (source / name).write_bytes(content)
     root = seal(source, dest)
     with SealedTree.open(dest, model_key=MODEL_KEY, epoch=1, root=root) as tree:
-        objects = {one.file.path: dest / "objects" / one.name for one in tree.objects}
+        objects = {one.file.path: dest / "objects" / one.file.object_name for one in tree.objects}
     return SealedFixture(dest, root, 1, contents, objects)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecars.fs.resident.filler import DONE, MAX_OUTCOME, Filler, Outcome, Part, parse_outcome
 from sidecars.fs.workers.loop import Loop
-from sidecars.fs.workers.process import Process, fork
+from sidecars.fs.workers.process import LAST_CHANCE, Process, fork, kill_all
 from strongroom.host.stored import Source
 
 _TRIES: Final = 3
@@ -63,9 +63,9 @@ class Fillers:
             self._hire(self._done[number * DONE.size : (number + 1) * DONE.size], part)
 
     def end(self) -> None:
+        kill_all([place.process for place in self._places])
         for place in list(self._places):
-            place.process.kill()
-            self._dismiss(place)
+            self._dismiss(place, patience=0.0)
 
     def _hire(self, done: memoryview, part: Part, tries: int = 1) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -83,11 +83,11 @@ class Fillers:
         self._loop.watch(ours.fileno(), lambda: self._hear(place))
         _hand(place)
 
-    def _dismiss(self, place: _Place) -> None:
+    def _dismiss(self, place: _Place, patience: float = LAST_CHANCE) -> None:
         self._loop.forget(place.line.fileno())
         place.line.close()
         self._places.remove(place)
-        place.process.reap()
+        place.process.reap(patience)
 
     def _hear(self, place: _Place) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from sidecars.fs.resident.memory import HUGE_PAGE, open_file
 from strongroom.errors import MachineError, VerifyError
-from strongroom.host.stored import Reader
+from strongroom.host.stored import Reader, make_buffer
 
 DONE: Final = Struct("=Q")  # bytes of the part in hand that are there already
 MAX_OUTCOME: Final = 4096  # bytes of one message
@@ -60,7 +60,7 @@ class Filler:
         self._memory = memory
         self._line = line
         self._done = done
-        self._piece = memoryview(bytearray(HUGE_PAGE))
+        self._piece = make_buffer(HUGE_PAGE)
 
     def work(self) -> None:
         """Until the master closes the line."""

@@ -67,7 +67,6 @@ class Residence:
         self._available = available
         self._files = {file.node: file for file in files}
         self._places = {file.node: place for place, file in enumerate(files)}
-        self._asked_back = False
         self._interrupted: deque[int] = deque(maxlen=_REMEMBERED)
         self._turn = max((ledger.turn(place) for place in self._places.values()), default=0)
         self._filling = {
@@ -81,10 +80,13 @@ class Residence:
     def nodes(self) -> frozenset[int]:
         return frozenset(self._files)
 
-    @property
-    def waits(self) -> bool:
-        """Whether some file is not filled yet."""
-        return bool(self._filling)
+    def take_over(self) -> None:
+        """What a predecessor was asked, and what it refused, is true of us too."""
+        for node in self._files:
+            if self._state(node) is State.REFUSED:
+                self._report(f"node {node}: did not verify before a restart; file refused")
+        if self._ledger.asked_back:
+            self.give_back()
 
     def bytes_in_memory(self) -> int:
         return sum(file.size for node, file in self._files.items() if self._state(node) is State.RESIDENT)
@@ -127,7 +129,7 @@ class Residence:
     def _close(self, node: int) -> None:
         place = self._places[node]
         self._ledger.closed(place)
-        if self._asked_back and not self._ledger.opens(place):
+        if self._ledger.asked_back and not self._ledger.opens(place):
             self._evict(node)
 
     def _let_in(self, device: int, unique: int, node: int) -> None:
@@ -227,7 +229,7 @@ class Residence:
 
     def give_back(self) -> None:
         """Everything nobody has open, the rest as it is closed: the engine has read it."""
-        self._asked_back = True
+        self._ledger.ask_back()
         self.give_up_waiting("memory was asked back")
         for node in self._dispensable():
             self._evict(node)

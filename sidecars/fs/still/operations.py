@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from errno import EINVAL, EISDIR, ENOENT, ENOSYS, ENOTDIR, ENXIO, EROFS
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from sidecars.fs.protocol.frames import Opcode, OpenFlag, Request, pack_no_entry, pack_open, pack_seek
 from sidecars.fs.still.tree import Tree
@@ -17,8 +17,7 @@ class Refusal:
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):  # made for every read: a tuple is made fastest
     """Bytes [offset, offset + size) of what a Reader calls `key`, all of them inside the file."""
 
     key: int
@@ -43,7 +42,8 @@ Answer: TypeAlias = bytes | memoryview | Refusal | Range | Silence | HandedOver
 SILENCE: Final = Silence()
 OPENED: Final = pack_open(OpenFlag.KEEP_CACHE | OpenFlag.NOFLUSH)
 _NO_ENTRY: Final = pack_no_entry()
-_OPENED_DIRECTORY: Final = pack_open(OpenFlag.KEEP_CACHE | OpenFlag.CACHE_DIR)
+# Not CACHE_DIR: a listing that outlives the names it brought has each of them looked up one by one.
+_OPENED_DIRECTORY: Final = pack_open(OpenFlag.KEEP_CACHE)
 _SILENT: Final = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET})
 _EMPTY: Final = frozenset({Opcode.RELEASE, Opcode.RELEASEDIR, Opcode.DESTROY})
 _WRITING: Final = frozenset(
@@ -83,7 +83,9 @@ class Operations:
             Opcode.STATX: lambda request, _: tree.statx(request.node),
             Opcode.READLINK: lambda _, item: item.target or Refusal(EINVAL),
             Opcode.OPEN: self._open,
-            Opcode.READ: lambda request, _: self.read(request.node, *request.read_range()),
+            Opcode.READ: lambda request, _: self.read(
+                request.node, *request.read_range()
+            ),  # of an odd length
             Opcode.OPENDIR: self._open_directory,
             Opcode.READDIR: self._list,
             Opcode.READDIRPLUS: self._list,

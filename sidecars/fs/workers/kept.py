@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from sidecars.fs import device as fuse
 from sidecars.fs.device import Terms
-from sidecars.fs.mounting import is_mounted, leave
+from sidecars.fs.mounting import TYPE, Mounted, find, leave
 from sidecars.fs.protocol.frames import InitFlag
 from strongroom.errors import StrongroomError
 from strongroom.host import notify
@@ -24,7 +24,7 @@ from strongroom.wire.canonical import pack_json, parse_json
 
 _NAMES: Final = ("device", "clone", "memory", "agreement")
 _MAX_AGREEMENT: Final = 4096  # bytes
-_FIELDS: Final = {"mount": str, "identity": str, "minor": int, "flags": int}
+_FIELDS: Final = {"mount": str, "id": int, "device": str, "identity": str, "minor": int, "flags": int}
 
 
 @dataclass(slots=True)
@@ -33,22 +33,22 @@ class Held:
 
     device: int
     terms: Terms
+    mounted: Mounted
     clones: list[int] = field(default_factory=list)
     memory: int | None = None
 
-    def add_clone(self, *, kept: bool) -> None:
-        """One more; with `kept` the service manager has the others already."""
+    def add_clone(self, *, kept: bool) -> bool:
+        """One more; with `kept` the service manager has the others already. False when it did not take this one."""
         self.clones.append(fuse.clone(self.device))
-        if kept:
-            notify.keep("clone", self.clones[-1])
+        return not kept or notify.keep("clone", self.clones[-1])
 
-    def keep(self, *, mount: Path, identity: str) -> None:
-        """Give a copy of everything to the service manager. Nothing happens where there is none."""
-        notify.keep("device", self.device)
-        for clone in self.clones:
-            notify.keep("clone", clone)
+    def keep(self, *, mount: Path, identity: str) -> bool:
+        """Give a copy of everything to the service manager. False when it did not take all of it."""
+        everything = [("device", self.device), *(("clone", clone) for clone in self.clones)]
         if self.memory is not None:
-            notify.keep("memory", self.memory)
+            everything.append(("memory", self.memory))
+        if not all(notify.keep(name, descriptor) for name, descriptor in everything):
+            return False
         agreement = os.memfd_create("agreement")
         try:
             os.write(
@@ -56,13 +56,15 @@ class Held:
                 pack_json(
                     {
                         "mount": str(mount),
+                        "id": self.mounted.id,
+                        "device": self.mounted.device,
                         "identity": identity,
                         "minor": self.terms.minor,
                         "flags": int(self.terms.flags),
                     }
                 ),
             )
-            notify.keep("agreement", agreement)
+            return notify.keep("agreement", agreement)
         finally:
             os.close(agreement)
 
@@ -77,6 +79,7 @@ class Left:
 
     descriptors: Mapping[str, Sequence[int]]
     mount: Path | None = None
+    mounted: Mounted | None = None
     identity: str = ""
     terms: Terms | None = None
 
@@ -88,30 +91,41 @@ class Left:
         return left
 
     def adopt(self, *, mount: Path, identity: str) -> Held | None:
-        """The predecessor's mount, if it is this very one and still there; else everything of it is given up."""
+        """The predecessor's mount, if it is this very one and still there; else everything of it is given up.
+
+        MachineError, with nothing given up, while another mount hides it: whoever made that one is not ours to end.
+        """
         devices, clones = self.descriptors.get("device", ()), self.descriptors.get("clone", ())
         memory = self.descriptors.get("memory", ())
         if (
             self.terms is None
+            or self.mounted is None
             or not self.terms.resend
             or (self.mount, self.identity) != (mount, identity)
             or (len(devices), len(memory)) not in ((1, 0), (1, 1))
             or not clones
             or not fuse.is_connected(devices[0])
-            or not is_mounted(mount)
+            or find(mount) != self.mounted
         ):
             self.give_up()
             return None
         for descriptor in self.descriptors["agreement"]:
             os.close(descriptor)
-        return Held(devices[0], self.terms, list(clones), memory[0] if memory else None)
+        return Held(devices[0], self.terms, self.mounted, list(clones), memory[0] if memory else None)
 
     def give_up(self) -> None:
-        """Unmount it, and have nobody hold it any longer: its readers get an error now."""
+        """Unmount it, and have nobody hold it any longer: its readers get an error now.
+
+        MachineError, with nothing given up, where another mount hides it.
+        """
         if not self.descriptors:
             return
-        if self.mount is not None:
-            leave(self.mount)
+        if self.mount is not None and self.mounted is not None:
+            leave(self.mount, self.mounted)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Have nobody hold it any longer, and leave the mount as it is."""
         forget()
         for found in self.descriptors.values():
             for descriptor in found:
@@ -126,8 +140,9 @@ class Left:
         if not isinstance(raw, dict) or {key: type(value) for key, value in raw.items()} != _FIELDS:
             return
         self.mount, self.identity = Path(str(raw["mount"])), str(raw["identity"])
-        minor, flags = raw["minor"], raw["flags"]
-        assert isinstance(minor, int) and isinstance(flags, int)
+        minor, flags, number = raw["minor"], raw["flags"], raw["id"]
+        assert isinstance(minor, int) and isinstance(flags, int) and isinstance(number, int)
+        self.mounted = Mounted(number, str(raw["device"]), TYPE)
         self.terms = Terms(minor, InitFlag(flags))
 
 

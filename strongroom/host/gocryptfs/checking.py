@@ -112,7 +112,7 @@ class _Check:
         return self._findings
 
     def _content(self, found: Found) -> None:
-        stored = StoredFile(found.stored, found.above, self._top, self._ciphers.content)
+        stored = StoredFile.find(found.stored, found.above, self._top, self._ciphers.content)
         try:
             self._origin(found, stored)
             for scanned in self._scanner.scan(stored):

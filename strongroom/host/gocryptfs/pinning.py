@@ -86,7 +86,7 @@ class _Pinning:
         return tuple(entries), bytes(digests)
 
     def _content(self, found: Found) -> _Content:
-        stored = StoredFile(found.stored, found.above, self._top, self._ciphers.content)
+        stored = StoredFile.find(found.stored, found.above, self._top, self._ciphers.content)
         digests, holes = bytearray(), list[int]()
         try:
             for scanned in self._scanner.scan(stored):

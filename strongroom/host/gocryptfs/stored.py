@@ -2,7 +2,7 @@
 
 import errno
 import os
-from typing import Final
+from typing import Final, Self
 
 from strongroom.errors import FormatError, MachineError, VerifyError
 from strongroom.host.gocryptfs.directory import open_regular, reopen, words
@@ -15,28 +15,43 @@ class StoredFile:
 
     __slots__ = ("_cipher", "_top", "fd", "file_id", "full", "path", "rest", "size", "subject")
 
-    def __init__(self, path: bytes, above: int, top: int, cipher: ContentCipher) -> None:
-        """Open the object called by the last part of `path` in the directory `above`.
+    def __init__(
+        self, path: bytes, fd: int, top: int, cipher: ContentCipher, *, size: int, file_id: bytes
+    ) -> None:
+        self.path: Final = path  # on disk, below `top`
+        self.subject: Final = f"object {shown(path)}"
+        self.fd: Final = fd
+        self._top: Final = top
+        self._cipher: Final = cipher
+        self.size: Final = size  # bytes of plaintext
+        self.file_id: Final = file_id
+        self.full: Final = size // BLOCK  # blocks of full length
+        short = size % BLOCK
+        self.rest: Final = short + cipher.overhead if short else 0  # bytes on disk of the block behind them
+
+    @classmethod
+    def find(cls, path: bytes, above: int, top: int, cipher: ContentCipher) -> Self:
+        """The object called by the last part of `path` in the directory `above`, and what it says of itself.
 
         Raises VerifyError or FormatError for what is no object of a volume.
         """
-        self.path: Final = path  # on disk
-        self.subject: Final = f"object {shown(path)}"
-        self._top: Final = top
-        self._cipher: Final = cipher
-        self.fd: Final = open_regular(path.rpartition(b"/")[2], above, self.subject)
+        subject = f"object {shown(path)}"
+        fd = open_regular(path.rpartition(b"/")[2], above, subject)
         try:
-            length = os.fstat(self.fd).st_size
-            self.size: Final = cipher.plain_size(length)  # bytes of plaintext
-            self.file_id: Final = self._header() if self.size else b""
+            size = cipher.plain_size(os.fstat(fd).st_size)
+            file_id = cipher.parse_header(_header(fd, subject)) if size else b""
         except BaseException as error:
-            os.close(self.fd)
+            os.close(fd)
             if isinstance(error, FormatError):
-                raise FormatError(f"{self.subject}: {error}") from None
+                raise FormatError(f"{subject}: {error}") from None
             raise
-        self.full: Final = self.size // BLOCK  # blocks of full length
-        short = self.size % BLOCK
-        self.rest: Final = short + cipher.overhead if short else 0  # bytes on disk of the block behind them
+        return cls(path, fd, top, cipher, size=size, file_id=file_id)
+
+    @classmethod
+    def again(cls, path: bytes, top: int, cipher: ContentCipher, *, size: int, file_id: bytes) -> Self:
+        """An object that was found before. What has become of it since shows in its blocks."""
+        fd = reopen(path, top, f"object {shown(path)}")
+        return cls(path, fd, top, cipher, size=size, file_id=file_id)
 
     @property
     def blocks(self) -> int:
@@ -57,7 +72,7 @@ class StoredFile:
         if got != len(room):
             raise VerifyError(f"{self.subject}: {got} bytes at byte {offset}, want {len(room)}")
 
-    def check_pinned(self, size: int, file_id: bytes | None) -> None:
+    def check(self, size: int, file_id: bytes | None) -> None:
         """Raise VerifyError unless the object has this many bytes of plaintext and this file id."""
         if self.size != size:
             raise VerifyError(f"{self.subject}: {self.size} bytes of plaintext, want {size}")
@@ -69,13 +84,6 @@ class StoredFile:
     def close(self) -> None:
         os.close(self.fd)
 
-    def _header(self) -> bytes:
-        try:
-            header = os.pread(self.fd, HEADER_SIZE, 0)
-        except OSError as error:
-            raise MachineError(f"{self.subject}: {words(error)} at byte 0") from error
-        return self._cipher.parse_header(header)
-
     def _load_again(self, room: memoryview, offset: int) -> int:
         fresh = reopen(self.path, self._top, self.subject)
         os.dup2(fresh, self.fd, inheritable=False)  # in place: other threads hold the same number
@@ -84,3 +92,10 @@ class StoredFile:
             return os.preadv(self.fd, [room], offset)
         except OSError as error:
             raise MachineError(f"{self.subject}: {words(error)} at byte {offset}") from error
+
+
+def _header(fd: int, subject: str) -> bytes:
+    try:
+        return os.pread(fd, HEADER_SIZE, 0)
+    except OSError as error:
+        raise MachineError(f"{subject}: {words(error)} at byte 0") from error

@@ -1,4 +1,4 @@
-"""A gocryptfs volume as a Source: names and sizes found once, objects kept open, contents read on demand."""
+"""A gocryptfs volume as a Source: names and sizes found once, objects opened and read on demand."""
 
 import os
 import stat
@@ -19,6 +19,7 @@ from strongroom.sealed.gocryptfs.batch import SIZE
 from strongroom.sealed.gocryptfs.ciphers import Ciphers
 from strongroom.sealed.gocryptfs.content import BLOCK
 from strongroom.sealed.gocryptfs.side import SideManifest
+from strongroom.sealed.gocryptfs.side_entries import File
 from strongroom.sealed.keys import Octets
 
 
@@ -26,17 +27,18 @@ class GocryptfsVolume:
     """The items and readers of one opened volume. Hard links have the same key."""
 
     def __init__(
-        self, items: tuple[Item, ...], files: tuple[Readable, ...], ciphers: Ciphers, *, unit: int
+        self, items: tuple[Item, ...], files: tuple[Readable, ...], top: int, ciphers: Ciphers, *, unit: int
     ) -> None:
         self.items: Final = items
         self.unit: Final = unit
         self._files: Final = files
+        self._top: Final = top
         self._ciphers: Final = ciphers
 
     @classmethod
     @contextmanager
     def open(cls, cipherdir: Path, *, master_key: Octets, side: SideManifest | None = None) -> Iterator[Self]:
-        """Open the volume at `cipherdir`, and close its files at the end.
+        """Open the volume at `cipherdir`, for as long as its readers are at work. Each object is looked into once.
 
         With `side`, the volume has to be what it says: VerifyError for a name too many or too few, another size,
         another setting. Without, contents are as authentic as gocryptfs makes them, which is block by block, and a
@@ -49,22 +51,21 @@ class GocryptfsVolume:
             settings = settings_of(top)
             if side is not None:
                 side.check_settings(settings)
-            opening = _Opening(Ciphers.make(master_key, settings), top, stack)
+            opening = _Opening(Ciphers.make(master_key, settings), top)
             if side is None:
-                yield cls(*opening.bare(), opening.ciphers, unit=BLOCK)
+                yield cls(*opening.bare(), top, opening.ciphers, unit=BLOCK)
             else:
-                yield cls(*opening.pinned(side), opening.ciphers, unit=SIZE)
+                yield cls(*opening.pinned(side), top, opening.ciphers, unit=SIZE)
 
     def reader(self) -> GocryptfsReader:
         """Readers are for one thread each."""
-        return GocryptfsReader(self._files, self._ciphers.content)
+        return GocryptfsReader(self._files, self._top, self._ciphers.content)
 
 
 class _Opening:
-    def __init__(self, ciphers: Ciphers, top: int, stack: ExitStack) -> None:
+    def __init__(self, ciphers: Ciphers, top: int) -> None:
         self.ciphers = ciphers
         self._top = top
-        self._stack = stack
         self._files: list[Readable] = []
 
     def bare(self) -> tuple[tuple[Item, ...], tuple[Readable, ...]]:
@@ -79,29 +80,31 @@ class _Opening:
             elif stat.S_ISREG(status.st_mode):
                 identity = (status.st_dev, status.st_ino)
                 if status.st_nlink == 1 or identity not in known:
-                    known[identity] = self._take(self._open(found.stored, found.above))
-                stored = self._files[known[identity]].stored
-                item = replace(item, size=stored.size, key=known[identity] if stored.size else None)
+                    self._files.append(self._look(found.stored, found.above))
+                    known[identity] = len(self._files) - 1
+                size = self._files[known[identity]].size
+                item = replace(item, size=size, key=known[identity] if size else None)
             items.append(item)
         return _counted(items), tuple(self._files)
 
     def pinned(self, side: SideManifest) -> tuple[tuple[Item, ...], tuple[Readable, ...]]:
         keys = dict[str, int]()
         for file, stored, above in find_pinned(self._top, side, self.ciphers.names):
-            opened = self._open(stored, above)
-            opened.check_pinned(file.size, file.file_id)
+            found = self._look(stored, above, file)
             if file.size:
-                keys[file.path] = self._take(opened, Pins(side.digests_of(file), file.holes))
+                keys[file.path] = len(self._files)
+                self._files.append(replace(found, pins=Pins(side.digests_of(file), file.holes)))
         return _counted(list(pinned_items(side, keys))), tuple(self._files)
 
-    def _open(self, stored: bytes, above: int) -> StoredFile:
-        file = StoredFile(stored, above, self._top, self.ciphers.content)
-        self._stack.callback(file.close)
-        return file
-
-    def _take(self, stored: StoredFile, pins: Pins | None = None) -> int:
-        self._files.append(Readable(stored, pins))
-        return len(self._files) - 1
+    def _look(self, stored: bytes, above: int, wanted: File | None = None) -> Readable:
+        """What an object is, which has to be what is `wanted`. It is not kept open: there may be too many."""
+        file = StoredFile.find(stored, above, self._top, self.ciphers.content)
+        try:
+            if wanted is not None:
+                file.check(wanted.size, wanted.file_id)
+            return Readable(stored, file.size, file.file_id)
+        finally:
+            file.close()
 
 
 def _counted(items: list[Item]) -> tuple[Item, ...]:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from strongroom.errors import ConfigError, FormatError, MachineError, VerifyError
+from strongroom.host.images.tree import in_words
+from strongroom.host.removal import remove, undone
 from strongroom.sealed.ocicrypt.image import (
     INDEX,
     MANIFEST,
@@ -114,25 +116,41 @@ class Layout:
 class NewLayout:
     """A layout being made, in a directory that is new. It is one when `finish()` has been called."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mode: int) -> None:
         self.path: Final = path
+        self._mode: Final = mode  # of files
 
     @classmethod
-    def create(cls, path: Path) -> Self:
-        """ConfigError when there is something already."""
+    @contextmanager
+    def create(cls, path: Path, *, private: bool) -> Iterator[Self]:
+        """ConfigError when there is something already. When making it fails, nothing of it stays.
+
+        What is in a private one nobody else can read: directories have mode 0700, and files 0600.
+        """
+        existed = path.exists()
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise ConfigError(f"{path}: not empty, want an empty or absent directory")
-            path.joinpath(*_BLOBS).mkdir(parents=True)
         except OSError as error:
             raise MachineError(f"{path}: {(error.strerror or 'failed').lower()}") from error
-        return cls(path)
+
+        def undo() -> None:
+            for name in (_BLOBS[0], _INDEX, _MARK):
+                remove(path / name)
+            if not existed:
+                path.rmdir()
+
+        with undone(undo, f"what was written to {path}"), in_words(str(path)):
+            folder = path
+            for name in _BLOBS:
+                (folder := folder / name).mkdir(mode=0o700 if private else 0o755)
+            yield cls(path, 0o600 if private else 0o644)
 
     @contextmanager
     def blob(self) -> Iterator["NewBlob"]:
         """A blob to write; it is named when it is finished, and gone when it is not."""
-        new = NewBlob(self.path.joinpath(*_BLOBS))
+        new = NewBlob(self.path.joinpath(*_BLOBS), self._mode)
         try:
             yield new
         finally:
@@ -148,14 +166,15 @@ class NewLayout:
         self._write(_MARK, pack_json({"imageLayoutVersion": "1.0.0"}))
 
     def _write(self, name: str, content: bytes) -> None:
-        with os.fdopen(os.open(self.path / name, _NEW, 0o644), "wb") as file:
+        with os.fdopen(os.open(self.path / name, _NEW, self._mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
 
 
 class NewBlob:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mode: int) -> None:
+        self._mode = mode
         self._temporary = folder / f".new-{os.getpid()}"
         self._folder = folder
         self._file = FileIO(os.open(self._temporary, _NEW, 0o600), "wb")
@@ -175,7 +194,7 @@ class NewBlob:
 
     def finish(self, media_type: str, annotations: dict[str, str] | None = None) -> Descriptor:
         os.fsync(self._file.fileno())
-        os.fchmod(self._file.fileno(), 0o644)
+        os.fchmod(self._file.fileno(), self._mode)
         os.rename(self._temporary, self._folder / self._digest.hexdigest())
         return Descriptor(
             media_type=media_type, digest=self.digest, size=self._size, annotations=annotations or {}

@@ -32,13 +32,14 @@ def decrypt_image(
 ) -> str:
     """The image with this digest, all its layers plain, in a new layout at `dest`; the result is its new digest.
 
-    VerifyError when a blob is not the one the image names, or a layer is not for `key`: then `dest` is no layout.
+    Nobody else can read it. VerifyError when a blob is not the one the image names, or a layer is not for `key`: then
+    nothing of it stays.
     """
     image = layout.image(digest, platform=platform)
     layers = [Layer.open(layout, stored, key) for stored in image.layers]
-    new = NewLayout.create(dest)
-    plain = [_decrypted(new, layer, progress) for layer in layers]
-    return _finish(new, layout, image, plain, layout.tag_of(digest))
+    with NewLayout.create(dest, private=True) as new:
+        plain = [_decrypted(new, layer, progress) for layer in layers]
+        return _finish(new, layout, image, plain, layout.tag_of(digest))
 
 
 def encrypt_image(
@@ -54,9 +55,9 @@ def encrypt_image(
     """The image with this digest, each plain layer under a key of its own for all `recipients`, in a new layout."""
     image = layout.image(digest, platform=platform)
     layers = [Layer(layout, stored, None) for stored in image.layers]
-    new = NewLayout.create(dest)
-    sealed = [_encrypted(new, layer, recipients, entropy, progress) for layer in layers]
-    return _finish(new, layout, image, sealed, layout.tag_of(digest))
+    with NewLayout.create(dest, private=False) as new:
+        sealed = [_encrypted(new, layer, recipients, entropy, progress) for layer in layers]
+        return _finish(new, layout, image, sealed, layout.tag_of(digest))
 
 
 def _decrypted(new: NewLayout, layer: Layer, progress: Progress) -> Descriptor:

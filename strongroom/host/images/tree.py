@@ -6,7 +6,6 @@ here, as if the top were `/`. So nothing outside is reached, whatever a layer sa
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from strongroom.errors import FormatError, MachineError
+from strongroom.host.removal import remove
 
 Parts: TypeAlias = tuple[str, ...]
 
 MAX_LINKS: Final = 40
 MAX_PATH: Final = 4096  # bytes
+MAX_DEPTH: Final = 256  # directories, links followed
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -56,6 +57,14 @@ class Tree:
 
     def resolve(self, parts: Parts) -> Parts:
         """Where a path leads once every link on the way is followed, but for its last component."""
+        resolved = self._resolve(parts)
+        if len(resolved) > MAX_DEPTH:
+            raise FormatError(
+                f"path {'/'.join(parts)[:120]!a} is {len(resolved)} deep, want at most {MAX_DEPTH}"
+            )
+        return resolved
+
+    def _resolve(self, parts: Parts) -> Parts:
         if parts[:-1] in self._known:
             return parts
         todo, done, links = list(reversed(parts[:-1])), list[str](), 0
@@ -129,11 +138,7 @@ class Tree:
             self._known = {one for one in self._known if one[: len(parts)] != parts}
             self._leave()
         with suppress(FileNotFoundError), self.folder(parts, make=False) as folder:
-            status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                shutil.rmtree(parts[-1], dir_fd=folder)  # follows no links: it works by descriptors too
-            else:
-                os.unlink(parts[-1], dir_fd=folder)
+            remove(parts[-1], folder)
 
     def make_directory(self, parts: Parts) -> None:
         status = self.status(parts)

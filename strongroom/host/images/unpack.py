@@ -10,7 +10,6 @@ Source: OCI image specification 1.1, layer.md.
 
 import io
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -24,12 +23,15 @@ from strongroom.errors import ConfigError, FormatError, MachineError, VerifyErro
 from strongroom.host.images.layers import Layer, Progress
 from strongroom.host.images.layout import PIECE, PLATFORM, Layout
 from strongroom.host.images.tree import Parts, Tree, in_words, parts_of
+from strongroom.host.removal import remove, undone
 from strongroom.keys.jwk import PrivateKey
 from strongroom.sealed.ocicrypt.image import diff_ids
 
 ROOT: Final = "rootfs"
 CONFIG: Final = "config"
 MAX_FILES: Final = 1 << 21  # of one layer
+MAX_TIME: Final = 1 << 34  # seconds before and after 1970, as ext4 has them
+MAX_OWNER: Final = (1 << 32) - 1  # which stands for nobody
 _PARTIAL: Final = ".partial"
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
@@ -70,15 +72,15 @@ def unpack_image(
     partial = dest.with_name(dest.name + _PARTIAL)
     _make(dest, partial)
     files = 0
-    try:
-        with in_words(str(partial)), Tree.open(partial / ROOT) as tree:
-            for layer, diff_id in zip(layers, wanted, strict=True):
-                files += _apply(layer, diff_id, tree)
-            (partial / CONFIG).write_bytes(config)
-            os.rename(partial, dest)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with (
+        undone(lambda: remove(partial), str(partial)),
+        in_words(str(partial)),
+        Tree.open(partial / ROOT) as tree,
+    ):
+        for layer, diff_id in zip(layers, wanted, strict=True):
+            files += _apply(layer, diff_id, tree)
+        (partial / CONFIG).write_bytes(config)
+        os.rename(partial, dest)
     return Unpacked(len(layers), files)
 
 
@@ -86,7 +88,7 @@ def _make(dest: Path, partial: Path) -> None:
     if dest.is_symlink() or dest.exists():
         raise ConfigError(f"{dest}: exists, want a new directory")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         partial.mkdir(mode=0o700, parents=True)
         (partial / ROOT).mkdir(mode=0o755)
         (partial / ROOT).chmod(0o755)
@@ -102,7 +104,7 @@ def _apply(layer: Layer, diff_id: str, tree: Tree) -> int:
             for member in archive:
                 work.add(archive, member)
         work.settle()
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError) as error:
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
         raise FormatError(f"{work.name}: not a tar file ({type(error).__name__})") from None
     while stream.read(PIECE):
         pass
@@ -176,6 +178,7 @@ class _LayerWork:
                     self._finish(fd, member)
 
     def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, parts: Parts) -> None:
+        _check_numbers(member)
         if not parts and not member.isdir():
             raise FormatError("the top of the image is no directory")
         if member.isdir():
@@ -219,7 +222,7 @@ class _LayerWork:
             if name.startswith(_XATTR) and name.removeprefix(_XATTR).startswith(_KEPT_XATTRS):
                 with suppress(OSError):  # a file system without them is none to refuse
                     os.setxattr(fd, name.removeprefix(_XATTR), value.encode("utf-8", "surrogateescape"))
-        os.fchmod(fd, stat.S_IMODE(member.mode))
+        os.fchmod(fd, member.mode & 0o7777)
         moment = int(member.mtime)
         os.utime(fd, (moment, moment))
 
@@ -244,11 +247,23 @@ class _LayerWork:
 
     def _hide(self, parts: Parts) -> None:
         """Remove what lower layers have there; a directory that this layer adds to keeps what it added."""
-        if parts not in self._added:
-            self._tree.remove(parts)
-            return
-        for child in self._tree.children(parts):
-            self._hide((*parts, child))
+        doomed = [parts]
+        while doomed:
+            if (one := doomed.pop()) in self._added:
+                doomed += [(*one, child) for child in self._tree.children(one)]
+            else:
+                self._tree.remove(one)
+
+
+def _check_numbers(member: tarfile.TarInfo) -> None:
+    """A pax header may say any number, and infinity too."""
+    if not abs(member.mtime) <= MAX_TIME:
+        raise FormatError(f"{member.name[:120]!a} is of time {member.mtime:g}, want at most {MAX_TIME}")
+    for what, number in (("owner", member.uid), ("group", member.gid)):
+        if not 0 <= number < MAX_OWNER:
+            raise FormatError(f"{member.name[:120]!a} has {what} {number}, want 0..{MAX_OWNER - 1}")
+    if member.size < 0:
+        raise FormatError(f"{member.name[:120]!a} has {member.size} bytes")
 
 
 def _link_target(target: str) -> str:

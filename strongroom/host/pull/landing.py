@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from hashlib import file_digest
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -74,6 +75,22 @@ class Landing:
             status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
             return status.st_size if stat.S_ISREG(status.st_mode) else None
         return None
+
+    def digest(self, name: str) -> bytes:
+        """The SHA-256 of a whole file."""
+        folder, leaf = self._place(name)
+        with _named(self.path / name), open(os.open(leaf, os.O_RDONLY | _FILE, dir_fd=folder), "rb") as file:
+            return file_digest(file, "sha256").digest()
+
+    def remove(self, name: str) -> None:
+        """Remove a whole file: it is not what was wanted."""
+        folder, leaf = self._place(name)
+        with _named(self.path / name), suppress(FileNotFoundError):
+            os.unlink(leaf, dir_fd=folder)
+
+    def directory(self, name: str) -> int:
+        """A descriptor of "objects" or "tags", as long as this is open."""
+        return self._folders[name]
 
     def begun(self, name: str) -> int:
         """Bytes of it that have come so far."""

@@ -19,10 +19,11 @@ from strongroom.host.pull.attempts import FIRST_PAUSE, TRIES
 from strongroom.host.pull.client import IDLE, Client
 from strongroom.host.pull.download import Download, Wanted
 from strongroom.host.pull.landing import Landing
+from strongroom.host.pull.rechecking import damaged
 from strongroom.host.pull.source import Known, Source
 from strongroom.host.sealed_tree import MANIFEST
 from strongroom.sealed.index import INDEX, MAX_INDEX, Index
-from strongroom.sealed.volume import MAX_MANIFEST, open_volume
+from strongroom.sealed.volume import MAX_MANIFEST, Volume, open_volume
 
 PARALLEL: Final = 4  # files at a time
 
@@ -37,6 +38,7 @@ class Rules:
     idle_s: float = IDLE  # seconds of silence before a connection is given up
     tries: int = TRIES  # in a row without a new byte
     first_pause_s: float = FIRST_PAUSE
+    recheck: bool = False  # with the key: read every object that is here, and bring again what is damaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,9 @@ async def pull(
 ) -> Pulled:
     """Bring the tree with digest `root` to `dest`; what is there of it already is not asked for again.
 
+    What is there has the right size and, as far as it is known, the right digest. Whether an object is damaged that has
+    no known digest, only a recheck finds out, and only with the key.
+
     With `key` the names come from MANIFEST, without from INDEX. VerifyError for another MANIFEST or other tags;
     ProtocolError when the store says no or has files of other sizes; TransportError when it stayed away, and then the
     same call continues. MachineError when the disk has no room for it, before anything is written.
@@ -68,6 +73,8 @@ async def pull(
             known = await source.open(client)
             manifest, index = await work.plan(work.download(client, landing), known, root, key)
         fetched = await work.files(landing, index, known or {})
+        if key is not None and work.rules.recheck:
+            fetched += await work.repair(landing, manifest, key, index, known or {})
         landing.put(INDEX, index.pack())
         landing.sync()  # everything it names is on disk before it is
         landing.put(MANIFEST, manifest)
@@ -102,10 +109,10 @@ class _Pull:
         if (found := sha256(manifest).digest()) != root:
             raise VerifyError(f"{self._source.title}: root is {found.hex()}, want {root.hex()}")
         if key is not None:
-            return manifest, index_of(manifest, key)
+            return manifest, await asyncio.to_thread(index_of, manifest, key)
         listed = await download.whole(INDEX, max_bytes=MAX_INDEX)
         try:
-            index = Index.parse(listed)
+            index = await asyncio.to_thread(Index.parse, listed)
         except FormatError as error:
             raise FormatError(f"{self._source.title}: {error}") from None
         if (index.root, index.manifest_size) != (root, len(manifest)):
@@ -117,7 +124,7 @@ class _Pull:
 
     async def files(self, landing: Landing, index: Index, known: Mapping[str, Known]) -> int:
         """Bring every file that is not there, several at a time; the result is how many."""
-        missing = [one for one in _wanted(index, known) if landing.size(one.name) != one.size]
+        missing = await _missing(landing, _wanted(index, known))
         self._total = index.total - index.manifest_size
         self._done = self._total - sum(one.size for one in missing)
         need = sum(one.size for one in missing) - sum(
@@ -142,6 +149,23 @@ class _Pull:
             raise failed.exceptions[0] from None
         return len(missing)
 
+    async def repair(
+        self, landing: Landing, manifest: bytes, key: VolumeKey, index: Index, known: Mapping[str, Known]
+    ) -> int:
+        """Bring objects again whose bytes are not the sealed ones; the result is how many there were.
+
+        VerifyError when the store has nothing better.
+        """
+        volume = await asyncio.to_thread(_volume, manifest, key)
+        found = await asyncio.to_thread(damaged, landing, volume)
+        for name in found:
+            landing.remove(name)
+        if found:
+            await self.files(landing, index, known)
+            if still := await asyncio.to_thread(damaged, landing, volume):
+                raise VerifyError(f"{self._source.title}: {still[0]} is not what was sealed")
+        return len(found)
+
     def _count(self, more: int) -> None:
         self._done += more
         if self._progress is not None:
@@ -150,13 +174,26 @@ class _Pull:
 
 def index_of(manifest: bytes, key: VolumeKey) -> Index:
     """The names and sizes that MANIFEST holds. Raises what open_volume() raises."""
-    volume = open_volume(manifest, model_key=key.key, epoch=key.epoch, root=key.root)
+    volume = _volume(manifest, key)
     return Index.of(
         root=key.root,
         manifest_size=len(manifest),
         tags=(volume.manifest.tags_sha256, volume.tags_size),
         files=volume.manifest.objects,
     )
+
+
+def _volume(manifest: bytes, key: VolumeKey) -> Volume:
+    return open_volume(manifest, model_key=key.key, epoch=key.epoch, root=key.root)
+
+
+async def _missing(landing: Landing, wanted: list[Wanted]) -> list[Wanted]:
+    """Those that are not there, or have another size or digest than is known of them."""
+    missing = {one.name for one in wanted if landing.size(one.name) != one.size}
+    there = [one for one in wanted if one.sha256 is not None and one.name not in missing]
+    found = await asyncio.gather(*(asyncio.to_thread(landing.digest, one.name) for one in there))
+    missing.update(one.name for one, digest in zip(there, found, strict=True) if digest != one.sha256)
+    return [one for one in wanted if one.name in missing]
 
 
 def _wanted(index: Index, known: Mapping[str, Known]) -> list[Wanted]:

@@ -20,7 +20,7 @@ SIZE: Final = BLOCKS * BLOCK  # bytes of plaintext
 
 
 class Batch:
-    """Room for the sealed blocks of one MiB. For one thread."""
+    """Room for the sealed blocks of one MiB: `room`, or memory of its own. For one thread."""
 
     __slots__ = (
         "_aad_bytes",
@@ -34,10 +34,10 @@ class Batch:
         "_tag_at",
     )
 
-    def __init__(self, cipher: ContentCipher) -> None:
+    def __init__(self, cipher: ContentCipher, room: memoryview | None = None) -> None:
         size, nonce = cipher.sealed_block, cipher.nonce_size
         self._cipher: Final = cipher
-        self._sealed: Final = memoryview(bytearray(BLOCKS * size))
+        self._sealed: Final = memoryview(bytearray(BLOCKS * size)) if room is None else room
         starts = range(0, BLOCKS * size, size)
         self._nonces: Final = [self._sealed[at : at + nonce] for at in starts]
         self._bodies: Final = [self._sealed[at + nonce : at + size] for at in starts]

@@ -122,3 +122,34 @@ def test_every_changed_byte_of_a_sealed_layout_is_noticed(
         path.write_bytes(content)
     assert counted > 50 and not Path("dest").exists()
     capsys.readouterr()
+
+
+def modes(top: str) -> set[str]:
+    return {oct(path.stat().st_mode & 0o777) for path in [Path(top), *Path(top).rglob("*")]}
+
+
+def test_what_is_decrypted_is_private(sealed: str) -> None:
+    os.umask(before := os.umask(0o022))
+    assert before == 0o022
+    assert main(["image", "decrypt", "sealed", "again", "--digest", sealed, "--key", "ours.key"]) == 0
+    assert modes("again") == {"0o700", "0o600"} and modes("sealed") == {"0o755", "0o644"}
+    Path("there").mkdir(0o755)
+    assert main(["image", "decrypt", "sealed", "there", "--digest", sealed, "--key", "ours.key"]) == 0
+    assert Path("there/blobs").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.guarantee("G4")
+@pytest.mark.parametrize("existed", [True, False])
+def test_nothing_stays_of_an_image_that_does_not_verify(
+    sealed: str, existed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads(Path("sealed/blobs/sha256", sealed.removeprefix("sha256:")).read_bytes())
+    last = Path("sealed/blobs/sha256", manifest["layers"][1]["digest"].removeprefix("sha256:"))
+    data = bytearray(last.read_bytes())
+    data[-1] ^= 1
+    last.write_bytes(data)
+    if existed:
+        Path("again").mkdir()
+    assert main(["image", "decrypt", "sealed", "again", "--digest", sealed, "--key", "ours.key"]) == 5
+    assert "sha256" in capsys.readouterr().err
+    assert Path("again").exists() == existed and (not existed or not os.listdir("again"))

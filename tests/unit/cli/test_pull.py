@@ -98,6 +98,7 @@ def test_another_model_under_the_name_is_refused(
         (["--root", "x"], "--root: got 'x', want 64 lowercase hex digits"),
         (["--root", "0" * 64, "--parallel", "0"], "--parallel: got 0, want 1..32"),
         (["--root", "0" * 64, "--idle", "nan"], "--idle: got nan, want 0.1..3600 seconds"),
+        (["--root", "0" * 64, "--recheck"], "--recheck: want --key too, which tells what was sealed"),
         (["--root", "0" * 64, "--tries", "0"], "--tries: got 0, want 1..1000"),
         (["--root", "0" * 64, "--region", "x"], "--region: is for s3, not for 'https'"),
     ],

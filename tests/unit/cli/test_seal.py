@@ -268,3 +268,36 @@ def test_the_key_survives_a_failure_behind_the_commit(
     monkeypatch.setattr("strongroom.host.destination.Destination.settle", fail)
     assert update() == 8  # nothing had changed, so not one object was finished
     assert read_tree(Path("sealed"), key("n.key").key) == contents(model)
+
+
+@pytest.mark.guarantee("G11")
+@pytest.mark.usefixtures("model")
+def test_a_key_inside_the_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal(key="model/m.key") == 3
+    words = "strongroom: --key-out: model/m.key lies inside model, want a place outside\n"
+    assert capsys.readouterr().err == words
+    Path("link").symlink_to("model/tokenizer")
+    assert seal(key="link/m.key") == 3
+    assert seal() == 0
+    Path("m.key").rename("model/m.key")
+    assert update(old="model/m.key") == 3
+    assert "--key: model/m.key lies inside model" in capsys.readouterr().err
+    assert not Path("model/tokenizer/m.key").exists() and sorted(os.listdir("sealed/objects"))
+
+
+def test_a_resumed_update_by_content_believes_no_time(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert seal() == 0
+    file = model / "model-1.safetensors"
+    stamp = file.stat()
+    for seed in (11, 12):  # sealed before the cut; and changed behind it, with the same size and time
+        file.write_bytes(pattern(stamp.st_size, seed))
+        os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+        if seed == 11:
+            with monkeypatch.context() as cut:
+                cut.setattr("strongroom.host.sealing._Work.verify", interrupt)
+                assert update("--checksum") == 130
+    assert update("--checksum", "--resume") == 0
+    assert read_tree(Path("sealed"), key("n.key").key) == contents(model)

@@ -10,6 +10,7 @@ import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.main import main
+from strongroom.host.destination import Destination
 from tests.fakes.model import flip, make_model, seal, told
 from tests.fakes.sealed import CHUNK, pattern
 from tests.unit.sealed.test_by_hand import read_tree
@@ -258,3 +259,41 @@ def test_no_verb_believes_another_manifest(
     assert out == "" and err.startswith("strongroom: manifest: root digest is ")
     assert sorted(os.listdir()) == before
     json.loads(Path("m.key").read_text())
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_rekey_that_failed_at_its_commit(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], behind: bool
+) -> None:
+    real = Destination.recommit
+
+    def fail(place: Destination) -> None:
+        if behind:
+            real(place)
+        raise OSError(5, "Input/output error")
+
+    words = ["rekey", "sealed", *KEY, "--epoch", "4", "--key-out", "n.key"]
+    monkeypatch.setattr(Destination, "recommit", fail)
+    assert main(words) == 8
+    assert capsys.readouterr().err == (
+        "strongroom: sealed: input/output error; the key is kept, the same command with --resume goes on\n"
+    )
+    monkeypatch.setattr(Destination, "recommit", real)
+    kept = key("n.key")
+    if not behind:
+        assert main(words) == 3  # never written over
+        assert read_tree(Path("sealed"), key().key)
+    for _ in range(2):  # again is no harm
+        assert main([*words, "--resume"]) == 0
+        assert key("n.key") == kept and capsys.readouterr().out.startswith("rekeyed  tiny epoch 4\n")
+    assert main(["check", "sealed", "--key", "n.key"]) == 0
+    assert main(["open", "sealed", "plain", "--key", "n.key"]) == 0
+    assert sorted(os.listdir("sealed")) == ["INDEX", "MANIFEST", "objects", "tags"]
+
+
+def test_a_rekey_is_not_resumed_with_the_key_of_another_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal(dest="other", key="o.key", epoch=4) == 0
+    before = Path("o.key").read_bytes()
+    assert main(["rekey", "sealed", *KEY, "--epoch", "4", "--key-out", "o.key", "--resume"]) == 3
+    assert "sealed: holds nothing of a rekey to" in capsys.readouterr().err
+    assert Path("o.key").read_bytes() == before

@@ -21,11 +21,11 @@ from strongroom.errors import (
 from strongroom.evidence.binding import Purpose, channel_challenge
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import Event, EventLog
-from strongroom.host.attested import MAX_EVIDENCE, Address, AttestedConnection, Candidate
+from strongroom.host.attested import MAX_EVIDENCE, Address, AttestedConnection, Candidate, Door
 from strongroom.host.tls import TLSEngine
 from strongroom.host.yamltext import parse_yaml
 from strongroom.verify.roots import PRODUCTION
-from strongroom.wire.canonical import JSON
+from strongroom.wire.canonical import JSON, pack_json
 from tests.fakes import accelerated, composite
 from tests.fakes import silicon as silicon_fake
 from tests.fakes.machine import Machine, Request, policy_text, serving
@@ -64,6 +64,41 @@ def test_an_examination_tells_what_was_found() -> None:
     assert examined.channel.claims.events == machine.events
     assert examined.receipt_key == machine.receipt_spki
     assert examined.group
+
+
+@dataclass
+class Receiving(Machine):
+    """A door that takes a model in: it has no receipt key."""
+
+    def evidence(self, nonce: bytes, exporter: bytes) -> bytes:
+        return pack_json({"channel": self.channel_bundle(nonce, exporter).to_json()})
+
+
+def test_a_door_without_receipts_is_accepted_where_one_is_wanted() -> None:
+    machine = Receiving()
+    policy, now = policy_for(machine), datetime.now(UTC)
+    with (
+        serving(machine) as url,
+        AttestedConnection.open(
+            url, policy=policy, roots=policy.roots, now=now, door=Door.RECEIVING
+        ) as connection,
+    ):
+        examined = connection.examination
+        one, other = (connection.exporter(b"EXPORTER-test", bytes([n])) for n in range(2))
+    assert [finding.purpose for finding in examined.findings] == ["channel", "ra-tls"]
+    assert (examined.receipts, examined.receipt_key) == (None, None)
+    assert one != other and len(one) == len(other) == 32
+
+
+@pytest.mark.guarantee("G8")
+@pytest.mark.parametrize(
+    ("kind", "door"), [(Receiving, Door.SERVING), (Machine, Door.RECEIVING)], ids=["receiving", "serving"]
+)
+def test_neither_door_passes_for_the_other(kind: type[Machine], door: Door) -> None:
+    machine = kind()
+    policy, now = policy_for(machine), datetime.now(UTC)
+    with serving(machine) as url, pytest.raises(FormatError, match="want exactly the keys channel"):
+        AttestedConnection.open(url, policy=policy, roots=policy.roots, now=now, door=door)
 
 
 @dataclass

@@ -155,3 +155,23 @@ def test_an_unfinished_key_is_exact(tmp_path: Path) -> None:
 def test_no_key_in_repr(tmp_path: Path) -> None:
     key = made(tmp_path / "new.key")
     assert key.key.reveal().hex() not in repr(key) + repr(vars(key))
+
+
+def test_a_disk_that_takes_a_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr("strongroom.host.keyfile.os.write", lambda fd, data: write(fd, data[:7]))
+    key = made(tmp_path / "new.key")
+    assert reopened(tmp_path / "new.key").key == key.key
+    key.finish(b"r" * 32)
+    assert read_volume_key(tmp_path / "new.key").key == key.key.reveal()
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"strongroom.host.keyfile.os.{call}", fail)
+    with pytest.raises(MachineError, match="no space left on device"):
+        made(tmp_path / "new.key")
+    assert os.listdir(tmp_path) == []  # nothing that blocks the next attempt

@@ -1,5 +1,6 @@
 """Mirrors strongroom/host/opening.py."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from strongroom.errors import ConfigError, MachineError, VerifyError
 from strongroom.host.opening import open_tree
+from strongroom.host.removal import clear
 from strongroom.host.sealed_tree import SealedStore
 from tests.fakes.sealed import CHUNK, MODEL_KEY, SealedFixture, make_sealed, seal
 
@@ -94,3 +96,65 @@ def test_a_sealer_that_lied_about_a_digest(store: SealedStore, tmp_path: Path) -
     with pytest.raises(VerifyError, match="digest is"):
         open_tree(store, tmp_path / "plain")
     assert not (tmp_path / "plain").exists()
+
+
+def left(dest: Path) -> list[str]:
+    return os.listdir(dest) if dest.exists() else []
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_nothing_stays_behind_a_directory_of_any_depth_and_mode(tmp_path: Path, existed: bool) -> None:
+    source, dest = tmp_path / "source", tmp_path / "plain"
+    deep = source.joinpath(*["d"] * 1200)
+    at = os.open(tmp_path, os.O_RDONLY)
+    for name in ("source", *deep.parts[len(source.parts) :]):
+        os.mkdir(name, dir_fd=at)
+        at, outer = os.open(name, os.O_RDONLY, dir_fd=at), at
+        os.close(outer)
+    os.close(at)
+    (source / "secret").write_bytes(b"weights")
+    (source / "z.bin").write_bytes(bytes(CHUNK))
+    root = seal(source, tmp_path / "sealed")
+    victim = next((tmp_path / "sealed" / "objects").iterdir())
+    victim.write_bytes(bytes(CHUNK))
+    if existed:
+        dest.mkdir()
+    with (
+        SealedStore.open(tmp_path / "sealed", model_key=MODEL_KEY, epoch=1, root=root) as store,
+        pytest.raises(VerifyError, match="chunk 0: tag does not verify"),
+    ):
+        open_tree(store, dest)
+    assert dest.exists() == existed and not left(dest)
+    clear_deep(source)
+
+
+def clear_deep(source: Path) -> None:
+    """What pytest's own removal could not walk."""
+    fd = os.open(source, os.O_RDONLY)
+    clear(fd)
+    os.close(fd)
+
+
+def test_a_disk_that_fails_when_modes_are_set(
+    store: SealedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "latest")
+
+    monkeypatch.setattr(Path, "symlink_to", fail)
+    with pytest.raises(MachineError, match=r"^latest: no space left on device$"):
+        open_tree(store, tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_plaintext_that_cannot_be_removed_is_said(
+    store: SealedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    object.__setattr__(store.objects[0].file, "sha256", bytes(32))
+    monkeypatch.setattr("strongroom.host.opening.clear", fail)
+    words = "digest is .*; what was written to .*plain could not be removed: read-only file system"
+    with pytest.raises(VerifyError, match=words):
+        open_tree(store, tmp_path / "plain")

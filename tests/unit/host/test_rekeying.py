@@ -8,7 +8,7 @@ import pytest
 from strongroom.errors import ConfigError, MachineError, PolicyError, VerifyError
 from strongroom.host.destination import JOURNAL
 from strongroom.host.pruning import leftovers, prune
-from strongroom.host.rekeying import rekey_tree
+from strongroom.host.rekeying import complete_rekey, rekey_tree
 from strongroom.host.sealed_tree import SealedStore
 from strongroom.sealed.index import INDEX, Index
 from tests.fakes.sealed import MODEL_KEY, SealedFixture, make_sealed
@@ -108,3 +108,40 @@ def test_pruning_takes_what_nothing_names(sealed: SealedFixture) -> None:
         assert leftovers(store, sealed.path) == ()
     assert read_tree(sealed.path, MODEL_KEY) == sealed.contents
     assert (sealed.path / "notes.txt").exists() and (sealed.path / "objects/README").exists()
+
+
+@pytest.mark.parametrize("swapped", ["objects", "tags"])
+def test_pruning_stays_in_the_tree_that_was_opened(
+    sealed: SealedFixture, tmp_path: Path, swapped: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = make_sealed(tmp_path / "other", epoch=3)
+    before = sorted(other.path.rglob("*"))
+    rubbish = f"{swapped}/{'0' * (32 if swapped == 'objects' else 64)}"
+    (sealed.path / rubbish).touch()
+    with SealedStore.open(sealed.path, model_key=MODEL_KEY, epoch=1, root=sealed.root) as store:
+        (sealed.path / swapped).rename(sealed.path / "aside")
+        (sealed.path / swapped).symlink_to(other.path / swapped)
+        assert [one.path for one in prune(store, sealed.path)] == [sealed.path / rubbish]
+    assert sorted(other.path.rglob("*")) == before
+    assert not (sealed.path / "aside" / Path(rubbish).name).exists()
+
+
+def test_a_rekey_cut_at_its_commit_goes_on(sealed: SealedFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    kept: list[bytes] = []
+    monkeypatch.setattr("strongroom.host.destination.Destination.recommit", fail)
+    with SealedStore.open(sealed.path, model_key=MODEL_KEY, epoch=1, root=sealed.root) as store:
+        with pytest.raises(MachineError, match="input/output error"):
+            rekey_tree(store, sealed.path, model_key=NEW_KEY, epoch=2, entropy=os.urandom, keep=kept.append)
+        monkeypatch.undo()
+        with pytest.raises(ConfigError, match=f"holds nothing of a rekey to {'00' * 32}"):
+            complete_rekey(sealed.path, before=sealed.root, root=bytes(32))
+        with pytest.raises(MachineError, match="changed meanwhile"):
+            complete_rekey(sealed.path, before=bytes(32), root=kept[0])
+        assert read_tree(sealed.path, MODEL_KEY) == sealed.contents
+        for _ in range(2):  # again is no harm
+            complete_rekey(sealed.path, before=sealed.root, root=kept[0])
+    assert read_tree(sealed.path, NEW_KEY) == sealed.contents

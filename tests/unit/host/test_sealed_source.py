@@ -36,7 +36,7 @@ def pauses() -> list[float]:
 @pytest.fixture
 def reader(sealed: SealedFixture, pauses: list[float]) -> Iterator[SealedReader]:
     with SealedTree.open(sealed.path, model_key=MODEL_KEY, epoch=1, root=sealed.root) as tree:
-        yield SealedReader(tree.objects, chunk_size=CHUNK, pause=pauses.append)
+        yield SealedReader(tree, pause=pauses.append)
 
 
 @pytest.fixture
@@ -112,9 +112,52 @@ def test_a_bad_chunk_is_named_and_leaves_nothing_behind(
 
 @pytest.mark.guarantee("G4")
 def test_an_object_cut_short_while_open(sealed: SealedFixture, reader: SealedReader, key: int) -> None:
+    assert reader.read(key, 0, 1)
     os.truncate(sealed.objects[NAME], 3 * CHUNK)
     with pytest.raises(VerifyError, match=f"{CHUNK} bytes at byte {2 * CHUNK}, want {2 * CHUNK}"):
         reader.read(key, 2 * CHUNK, 2 * CHUNK)
+
+
+@pytest.mark.guarantee("G4")
+def test_an_object_changed_before_it_was_opened(
+    sealed: SealedFixture, reader: SealedReader, key: int
+) -> None:
+    """What was cut off is missed; what is left is read."""
+    path = sealed.objects[NAME]
+    size = path.stat().st_size
+    os.truncate(path, 3 * CHUNK)
+    assert reader.read(key, 0, 3 * CHUNK) == sealed.contents[NAME][: 3 * CHUNK]
+    with pytest.raises(VerifyError, match=f"^object {path.name}: 0 bytes at byte {3 * CHUNK}, want {CHUNK}$"):
+        reader.read(key, 3 * CHUNK, 1)
+    reader._files.close()
+    path.unlink()
+    with pytest.raises(VerifyError, match=f"^object {path.name}: missing, want {size} bytes$"):
+        reader.read(key, 0, 1)
+
+
+def test_objects_are_opened_when_they_are_read(sealed: SealedFixture, source: SealedSource) -> None:
+    """As many as may be stay open; the one read longest ago goes first."""
+    before, reader = set(os.listdir("/proc/self/fd")), source.reader()
+    reader._files._most = 2  # type: ignore[misc]
+    assert set(os.listdir("/proc/self/fd")) == before
+    keys = {item.path.decode(): item.key for item in source.items if item.key is not None}
+    for name, key in [*keys.items(), *keys.items()]:
+        assert reader.read(key, 0, 5) == sealed.contents[name][:5]
+    assert len(keys) == 3
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 2
+    reader._files.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_object_we_may_not_read_is_named_at_once(
+    sealed: SealedFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongroom.host.sealed_tree.os.access", lambda *_, **__: False)
+    with (
+        pytest.raises(MachineError, match=r"^object [0-9a-f]{32}: permission denied$"),
+        SealedSource.open(sealed.path, model_key=MODEL_KEY, epoch=1, root=sealed.root),
+    ):
+        pass
 
 
 def test_a_store_that_fails_is_tried_again(

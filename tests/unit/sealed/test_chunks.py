@@ -54,7 +54,9 @@ def test_a_chunk_opens_only_in_its_own_place() -> None:
             cipher.open(other, sealed, out)
     for elsewhere in (
         ChunkCipher(key=KEY, object_id=b"j" * 16, chunking=Chunking(3 * CHUNK, 16)),  # in another file
-        ChunkCipher(key=b"l" * 32, object_id=OBJECT_ID, chunking=Chunking(3 * CHUNK, 16)),  # under another key
+        ChunkCipher(
+            key=b"l" * 32, object_id=OBJECT_ID, chunking=Chunking(3 * CHUNK, 16)
+        ),  # under another key
         ChunkCipher(
             key=KEY, object_id=OBJECT_ID, chunking=Chunking(2 * CHUNK, 16)
         ),  # in a file cut short behind it

@@ -3,7 +3,7 @@
 import pytest
 
 from strongroom.errors import FormatError, VerifyError
-from strongroom.sealed.journal import Begun, Finished, Journal, JournalWriter, Record
+from strongroom.sealed.journal import MAX_RECORD, Begun, Finished, Journal, JournalWriter, Record
 from strongroom.sealed.manifest import INLINE_BELOW, SealedFile
 
 KEY, SALT = bytes(range(32)), b"salt" * 8
@@ -94,3 +94,34 @@ def test_another_key_reads_nothing() -> None:
 def test_it_shows_neither_keys_nor_names() -> None:
     assert b"file-" not in GOOD and bytes([1]) * 32 not in GOOD
     assert "01010101" not in repr(Journal.parse(GOOD, model_key=KEY)) and "key" not in repr(finished(1))
+
+
+def test_it_is_read_record_by_record_and_not_behind_its_end() -> None:
+    parts = packed(*RECORDS)
+    asked: list[int] = []
+    rest = memoryview(b"".join(parts[:3]) + b"\0\0\0\x20" + bytes(1 << 20))
+
+    def read(size: int) -> bytes:
+        nonlocal rest
+        asked.append(size)
+        piece, rest = bytes(rest[:size]), rest[size:]
+        return piece
+
+    assert Journal.read(read, model_key=KEY).records == RECORDS[:2]
+    assert asked == [80, 4, len(parts[1]) - 4, 4, len(parts[2]) - 4, 4, 32]
+    asked.clear()
+    rest = memoryview(parts[0] + (MAX_RECORD + 1).to_bytes(4, "big") + bytes(100))
+    assert Journal.read(read, model_key=KEY).records == ()
+    assert asked == [80, 4]
+
+
+def test_what_is_no_journal_is_not_read() -> None:
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return bytes(size)
+
+    with pytest.raises(FormatError, match="journal: magic is 0000000000000000"):
+        Journal.read(read, model_key=KEY)
+    assert asked == [80]

@@ -10,6 +10,7 @@ import pytest
 from strongroom.errors import FormatError
 from strongroom.sealed.manifest import (
     INLINE_BELOW,
+    MAX_BODY,
     Directory,
     Entry,
     InlineFile,
@@ -17,7 +18,9 @@ from strongroom.sealed.manifest import (
     SealedFile,
     Symlink,
     check_name,
+    pack_entry,
 )
+from strongroom.wire.canonical import pack_json
 
 FOLDER = Directory(path="d", mode=0o755, mtime=5)
 SMALL = InlineFile(path="d/small", mode=0o644, mtime=5, content=b"hello")
@@ -51,6 +54,23 @@ def test_a_digest_may_be_left_out() -> None:
 def test_an_empty_tree_is_a_tree() -> None:
     empty = Manifest(name="m", entries=(), tags_sha256=bytes(32))
     assert Manifest.parse(empty.pack()) == empty
+
+
+def test_its_size_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which leaves room for a hundred thousand small files, and for more objects than that."""
+    path = "folder-000/" + "x" * 40
+    small = InlineFile(path=path, mode=0o644, mtime=1_700_000_000, nanos=999_999_999, content=bytes(1000))
+    object_ = replace(LARGE, path=path, mtime=1_700_000_000)
+    for entry in (small, object_):
+        assert 100_000 * len(pack_json(pack_entry(entry))) < MAX_BODY
+    data = MANIFEST.pack()
+    monkeypatch.setattr("strongroom.sealed.manifest.MAX_BODY", len(data))
+    assert Manifest.parse(data) == MANIFEST
+    monkeypatch.setattr("strongroom.sealed.manifest.MAX_BODY", len(data) - 1)
+    with pytest.raises(FormatError, match=f"^manifest: {len(data)} bytes, want at most {len(data) - 1}"):
+        Manifest.parse(data)
+    with pytest.raises(FormatError, match="too many small files"):
+        MANIFEST.pack()
 
 
 def changed(change: Callable[[Any], None]) -> bytes:

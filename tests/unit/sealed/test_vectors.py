@@ -32,7 +32,7 @@ def read(sealed: SealedTree, path: str) -> bytes:
     for entry in sealed.manifest.entries:
         if entry.path == path and isinstance(entry, InlineFile):
             return entry.content
-    (stored,) = [one for one in sealed.objects if one.file.path == path]
+    (stored,) = [sealed.stored(one) for one in sealed.objects if one.file.path == path]
     content = bytearray(stored.file.size)
     for index in range(stored.chunking.count):
         at, length = index << stored.chunking.chunk_log2, stored.chunking.length(index)

@@ -138,7 +138,7 @@ def test_a_store_that_fails_is_asked_again(tmp_path: Path, monkeypatch: pytest.M
         return real(fd, buffers, offset)
 
     with opened(tmp_path) as volume:
-        reader = GocryptfsReader(volume._files, volume._ciphers.content, pause=pauses.append)
+        reader = GocryptfsReader(volume._files, volume._top, volume._ciphers.content, pause=pauses.append)
         monkeypatch.setattr(os, "preadv", preadv)
         assert reader.read(0, 0, 5) == PLAIN[:5]
         assert pauses == list(reading.PAUSES[:2])

@@ -244,6 +244,23 @@ def test_names_of_one_file(written: Written) -> None:
             assert listed(volume) == WANTED | {"z": b"beta"}
 
 
+def test_objects_are_opened_when_they_are_read(written: Written) -> None:
+    for side in (None, pin(written)):
+        with opened(written, side) as volume:
+            before, reader = set(os.listdir("/proc/self/fd")), volume.reader()
+            reader._open_files._most = 2
+            files = {item.path.decode(): item.key for item in volume.items if item.key is not None}
+            assert files.keys() == SMALL.keys()
+            for name, key in [*files.items(), *files.items()]:
+                assert reader.read(key, 0, 2) == SMALL[name][:2]
+            assert len(set(os.listdir("/proc/self/fd")) - before) == 2
+            reader._open_files.close()
+            written.stored["d/b"].rename(written.path / "kept")
+            with pytest.raises(VerifyError, match=r"^object \S+: missing, or not what it was$"):
+                reader.read(files["d/b"], 0, 1)
+            (written.path / "kept").rename(written.stored["d/b"])
+
+
 def test_what_cannot_be_pinned(written: Written) -> None:
     stray = written.path / "stray"
     stray.touch()

@@ -19,8 +19,8 @@ DIR, SYM, HARD = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 Entry = tuple[tarfile.TarInfo, bytes]
 
 
-def folder(name: str, mode: int = 0o755) -> Entry:
-    return entry(name, type=DIR, mode=mode)
+def folder(name: str, mode: int = 0o755, pax: dict[str, str] | None = None) -> Entry:
+    return entry(name, type=DIR, mode=mode, pax_headers=pax or {})
 
 
 def unpack(tmp_path: Path, *layers: list[Entry], zipped: bool = True) -> Path:
@@ -319,3 +319,44 @@ def mend(data: bytearray) -> None:
         if data[at + 257 : at + 262] == b"ustar":
             data[at + 148 : at + 156] = b" " * 8
             data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+
+
+DEEP = "/".join(["d"] * 1500)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "words"),
+    [
+        (entry("a", b"x", pax_headers={"mtime": "inf"}), "is of time inf, want at most"),
+        (entry("a", b"x", pax_headers={"mtime": "nan"}), "is of time nan, want at most"),
+        (entry("a", b"x", pax_headers={"mtime": "1e300"}), r"is of time 1e\+300, want at most"),
+        (folder("a", pax={"mtime": "-1e300"}), r"is of time -1e\+300, want at most"),
+        (entry("a", b"x", pax_headers={"uid": str(2**40)}), "has owner 1099511627776, want 0..4294967294"),
+        (entry("a", b"x", pax_headers={"gid": str(2**32 - 1)}), "has group 4294967295, want 0..4294967294"),
+        (entry("a", type=SYM, linkname="b", pax_headers={"uid": str(2**70)}), "has owner 11805916"),
+        (entry(f"{DEEP}/f", b"x"), "is 1501 deep, want at most 256"),
+    ],
+)
+def test_numbers_are_bounded(tmp_path: Path, hostile: Entry, words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        unpack(tmp_path, [entry("good", b"x"), hostile])
+    assert os.listdir(tmp_path) == ["layout"]
+
+
+def test_links_lead_no_deeper_than_paths(tmp_path: Path) -> None:
+    half = "/".join(["d"] * 200)
+    links = [entry("l", type=SYM, linkname=half), entry(f"l/{half}/f", b"x")]
+    with pytest.raises(FormatError, match="is 401 deep, want at most 256"):
+        unpack(tmp_path, [folder(half)], links)
+    assert os.listdir(tmp_path) == ["layout"]
+
+
+def test_what_an_older_run_left_is_no_hindrance(tmp_path: Path) -> None:
+    at = tmp_path / "dest.partial"
+    for _ in range(1200):
+        at.mkdir()
+        os.chdir(at)
+        at = Path("d")
+    os.chdir(tmp_path)
+    unpack(tmp_path, [entry("f", b"x"), entry("/".join(["d"] * 250), b"x")], [entry(".wh.d")])
+    assert sorted(os.listdir(tmp_path)) == ["dest", "layout"]

@@ -4,13 +4,14 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from strongroom.broker.resource import VolumeKey
 from strongroom.cli.broker_certificate import TLSCertificate
 from strongroom.errors import MachineError, ProtocolError, StrongroomError, TransportError, VerifyError
 from strongroom.host.fetch import Pin
@@ -18,7 +19,9 @@ from strongroom.host.pull.pull import Pulled, Rules, pull
 from strongroom.host.pull.web import Web
 from strongroom.sealed.index import Index
 from tests.fakes.https import certificate
+from tests.fakes.sealed import MODEL_KEY, make_sealed
 from tests.fakes.stores import Answer, Request, Store, at, serving, times
+from tests.unit.sealed.test_by_hand import read_tree
 
 QUICK = Rules(idle_s=2.0, tries=4, first_pause_s=0.01)
 OBJECTS = {f"{n:032x}": bytes([n]) * (70_000 + n) for n in range(1, 6)}
@@ -236,7 +239,7 @@ BAD = [
     (FIRST, Answer(302), "redirects to '', want an https url"),
     (FIRST, Answer(302, b"", {"Location": "//a:b@c/"}), "want an https url"),
     (FIRST, Answer(302, b"", {"Location": FIRST[-3:]}), "redirects in a row"),
-    ("INDEX", Answer(200, b"{}"), "index: want an object"),
+    ("INDEX", Answer(200, b"{}"), "index: not in canonical form"),
     ("INDEX", Answer(200, INDEX.pack().replace(ROOT.hex().encode(), b"0" * 64)), "index is of root 0000"),
     ("INDEX", Answer(404), "there is no such file"),
 ]
@@ -413,3 +416,40 @@ def test_one_failure_ends_all_and_keeps_what_came(site: Site) -> None:
     site.store.rules.clear()
     site.pull()
     assert here(site.dest) == TREE
+
+
+def test_tags_of_the_right_size_and_wrong_bytes_are_brought_again(site: Site) -> None:
+    site.pull()
+    (site.dest / INDEX.tags_name).write_bytes(b"X" * len(TAGS))
+    pulled = site.pull()
+    assert (pulled.fetched, pulled.carried) == (1, len(TAGS))
+    assert here(site.dest) == TREE
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_recheck_brings_damaged_objects_again(
+    served: tuple[Path, TLSCertificate], tmp_path: Path, lasting: bool
+) -> None:
+    sealed = make_sealed(tmp_path)
+    key = VolumeKey(key=MODEL_KEY, root=sealed.root, epoch=1)
+    name = f"objects/{sealed.objects['model-2.safetensors'].name}"
+    tree = here(sealed.path)
+    with serving(served[0]) as store:
+        store.files = {f"/m/{one}": content for one, content in tree.items()}
+        site = Site(store, Pin(ca_pem=served[1].pem), tmp_path / "dest")
+        site.pull(root=sealed.root, key=key)
+        damaged = bytearray(tree[name])
+        damaged[70_000] ^= 1
+        (site.dest / name).write_bytes(damaged)
+        if lasting:
+            store.files[f"/m/{name}"] = bytes(damaged)
+        assert site.pull(root=sealed.root, key=key).fetched == 0  # its digest is known to nobody
+        rules = replace(QUICK, recheck=True)
+        if lasting:
+            with pytest.raises(VerifyError, match=f"{name} is not what was sealed"):
+                site.pull(root=sealed.root, key=key, rules=rules)
+            return
+        pulled = site.pull(root=sealed.root, key=key, rules=rules)
+        assert (pulled.fetched, pulled.carried) == (1, len(damaged))
+        assert site.pull(root=sealed.root, key=key, rules=rules).fetched == 0
+    assert read_tree(site.dest, MODEL_KEY) == sealed.contents

@@ -79,3 +79,28 @@ def test_it_ends_with_its_parent() -> None:
     while Path(f"/proc/{pid}").exists() and "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_one_capability_is_kept_where_there_is_one() -> None:
+    need(os.geteuid() == 0, "capabilities are root's")
+    program = (
+        "from sidecars.fs.workers.process import keep_one_capability\n"
+        "for _ in range(2):\n"
+        "    keep_one_capability(21)\n"
+        "print(*(line.split()[1] for line in open('/proc/self/status') if line[:3] == 'Cap'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    inherited, permitted, effective, *_ = (int(word, 16) for word in done.stdout.split())
+    assert inherited == 0
+    assert permitted == effective
+    assert permitted in (0, 1 << 21)
+
+
+def test_a_child_may_have_any_descriptor() -> None:
+    """Also one above 1023, which select(2) would not take."""
+    body = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+    body += "taken = [os.dup(other) for _ in range(1100)]\ndef run(): os.write(theirs, b'x')"
+    done = ran(body, "assert process.pidfd > 1023")
+    assert done.stdout.split() == ["x", "0"], done.stderr
