@@ -19,6 +19,7 @@ _MAX_READ_INTEGER: Final = 2**64 - 1
 # Strings vanish before brackets are counted. An unclosed string runs to the end (`"?`), so that a hostile
 # input cannot make the expression start over at every quotation mark.
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_LONG: Final = re.compile(rb"[0-9]{16}")  # digits: what has fewer is below any bound of ours
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
 _STD_ALPHABET: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 _URL_ALPHABET: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
@@ -50,7 +51,7 @@ def parse_json(
             object_pairs_hook=_unique_keys(subject),
             parse_constant=_refuse(subject, "want a finite number"),
             parse_float=_finite(subject) if floats else _refuse(subject, "want a whole number"),
-            parse_int=_bounded(subject),
+            parse_int=_bounded(subject) if _LONG.search(data) else None,
         )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # an escape can name a lone surrogate
@@ -102,7 +103,7 @@ def _canonical(value: JSON) -> JSON:
             raise FormatError(f"json: number {value} is beyond 2**53, want text for it")
         return int(value)
     if isinstance(value, list):
-        return [_canonical(item) for item in value]
+        return value if _is_octets(value) else [_canonical(item) for item in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             raise FormatError("json: a key is not text")
@@ -110,6 +111,15 @@ def _canonical(value: JSON) -> JSON:
         ordered = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be", "surrogatepass"))
         return {key: _canonical(item) for key, item in ordered}
     raise FormatError(f"json: a {type(value).__name__} has no canonical form")
+
+
+def _is_octets(value: list[JSON]) -> bool:
+    """Whether it is a list of small numbers, as some write bytes: there is nothing to put in order, or to refuse."""
+    try:
+        bytes(value)  # type: ignore[arg-type]  # which is the question
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _check_depth(data: bytes, subject: str, max_depth: int) -> None:
