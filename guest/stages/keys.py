@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from guest.config import Broker
 from guest.stages.measure import Workload
 from guest.system import System
+from strongroom.broker.dialect import dialect_of
 from strongroom.broker.resource import VolumeKey
-from strongroom.host.release import release_key
+from strongroom.host.release import Speaking, release_key
 from strongroom.wire.canonical import JSON, pack_json
 
 
@@ -15,6 +17,11 @@ class Keys:
     volume: VolumeKey = field(repr=False)
 
 
+def speaking(broker: Broker) -> Speaking:
+    """How this broker is spoken to."""
+    return Speaking(dialect=dialect_of(broker.protocol), hashes=(broker.hash,), init_data=broker.init_data)
+
+
 async def obtain_keys(system: System, workload: Workload) -> Keys:
     broker = workload.config.broker
     released = await release_key(
@@ -22,8 +29,10 @@ async def obtain_keys(system: System, workload: Workload) -> Keys:
         ca_pem=broker.ca_pem,
         spki_sha256=None if broker.spki_sha256 is None else bytes.fromhex(broker.spki_sha256),
         resource=workload.config.model.key,
+        tee=await system.attester.broker_tee(),
         collect=system.attester.for_broker,
         deadline_s=broker.deadline_s,
+        speaking=speaking(broker),
     )
     event: JSON = {
         "resource": workload.config.model.key,

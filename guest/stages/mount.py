@@ -1,4 +1,4 @@
-"""Keys -> Volumes: the filesystem daemon gets the key by credential and mounts the model at the epoch it names."""
+"""Sockets -> Volumes: the filesystem daemon gets the key by credential and mounts the model at the epoch it names."""
 
 import asyncio
 import pwd
@@ -8,8 +8,8 @@ from typing import Final
 
 from guest.engine import MOUNT
 from guest.machine import units
-from guest.stages.keys import Keys
 from guest.stages.measure import Workload
+from guest.stages.sockets import Sockets
 from guest.system import System
 from strongroom.errors import MachineError
 from strongroom.wire.canonical import JSON, pack_json
@@ -31,7 +31,8 @@ class Volumes:
         return {"name": self.workload.config.model.name, "root": self.root, "epoch": self.epoch}
 
 
-async def mount(system: System, keys: Keys) -> Volumes:
+async def mount(system: System, sockets: Sockets) -> Volumes:
+    keys = sockets.keys
     model, volume = keys.workload.config.model, keys.volume
     root = volume.root.hex()
     request: JSON = {

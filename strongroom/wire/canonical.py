@@ -14,6 +14,7 @@ from strongroom.errors import FormatError
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1  # RFC 8785 3.2.2.3: beyond it, readers disagree
+MAX_VALUES: Final = 1 << 18  # in one text, unless its reader allows more: a tenth of a second
 _MAX_READ_INTEGER: Final = 2**64 - 1
 
 # Strings vanish before brackets are counted. An unclosed string runs to the end (`"?`), so that a hostile
@@ -35,14 +36,22 @@ def pack_json(value: JSON) -> bytes:
 
 
 def parse_json(
-    data: bytes, subject: str, *, max_bytes: int = 1 << 20, max_depth: int = 16, floats: bool = False
+    data: bytes,
+    subject: str,
+    *,
+    max_bytes: int = 1 << 20,
+    max_depth: int = 16,
+    max_values: int = MAX_VALUES,
+    floats: bool = False,
 ) -> JSON:
     """The value in `data`; FormatError for duplicate keys, NaN, depth, size, or anything left over.
 
-    Numbers with a fraction or an exponent are refused unless `floats` says the format has them.
+    Numbers with a fraction or an exponent are refused unless `floats` says the format has them. Of the values in it
+    there are at most `max_values`, where punctuation inside text counts too: it bounds time and memory.
     """
     if len(data) > max_bytes:
         raise FormatError(f"{subject}: {len(data)} bytes, want at most {max_bytes}")
+    _check_count(data, subject, max_values)
     _check_depth(data, subject, max_depth)
     try:
         text = data.decode()
@@ -122,12 +131,20 @@ def _is_octets(value: list[JSON]) -> bool:
     return True
 
 
+def _check_count(data: bytes, subject: str, max_values: int) -> None:
+    count = sum(map(data.count, (b",", b"[", b"{")))
+    if count > max_values or data.count(b'"') > 4 * (max_values + 1):  # a key and a value, both in quotes
+        raise FormatError(f"{subject}: more than {max_values} values")
+
+
 def _check_depth(data: bytes, subject: str, max_depth: int) -> None:
     depth = 0
     for bracket in _BRACKETS.finditer(_STRINGS.sub(b"", data)):
         depth += 1 if bracket[0] in b"[{" else -1
         if depth > max_depth:
             raise FormatError(f"{subject}: nested deeper than {max_depth} levels")
+        if depth < 0:
+            return  # no JSON, and read no further than here
 
 
 def _unique_keys(subject: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
