@@ -14,12 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from demo.site import RESOURCE, Site
+from demo.site import Site
 from guest.machine.tsm import TSM
 from strongroom.broker.exchange import Collect, Exchange, Reply, Send
 from strongroom.broker.messages import COOKIE
-from strongroom.broker.resource import ResourceURI
 from strongroom.errors import MachineError, StrongroomError
+from strongroom.evidence.binding import kbs_report_data
+from strongroom.evidence.kbs import CompositeEvidence, KBSEvidence
 from strongroom.host.fetch import Fetcher, Pin
 from strongroom.host.tls import connect
 from strongroom.ratls.certificate import build, extract
@@ -46,12 +47,13 @@ async def _replay(made: Site) -> str:
 
 async def _attestation(fetcher: Fetcher, made: Site) -> tuple[Send, Exchange]:
     """A genuine attestation message of this guest's machine, not sent yet, and the exchange that made it."""
-    exchange = Exchange(ResourceURI.parse(RESOURCE), ec.generate_private_key(ec.SECP256R1()))
+    exchange = Exchange("snp", ec.generate_private_key(ec.SECP256R1()))
     asked = exchange.receive(await _send(fetcher, exchange.start()))
     if not isinstance(asked, Collect):
         raise MachineError("attack: the broker asked for no evidence")
-    report = await asyncio.to_thread(TSM(made.tsm).report, asked.report_data)
-    return exchange.evidence(report.outblob, report.auxblob), exchange
+    report = await asyncio.to_thread(TSM(made.tsm).report, kbs_report_data(asked.digest()))
+    primary = KBSEvidence(tee="snp", report=report.outblob, certificates=report.auxblob)
+    return exchange.evidence(CompositeEvidence(primary=primary)), exchange
 
 
 async def _send(fetcher: Fetcher, send: Send) -> Reply:

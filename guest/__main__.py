@@ -11,12 +11,14 @@ from socket import socket
 from types import TracebackType
 
 from guest import evidence
+from guest.applications import Applications
 from guest.attester import Attester
 from guest.boot import boot
 from guest.collateral import ISSUERS, KeptCollateral
 from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.judge import DIRECTORY, judge
+from guest.keysock.plan import UNIT as KEYSOCK
 from guest.machine import units
 from guest.machine.azure import Paravisor
 from guest.machine.listeners import inherited, wanted
@@ -24,6 +26,7 @@ from guest.machine.rtmr import MEASUREMENTS, RTMR
 from guest.machine.sev_guest import silicon
 from guest.machine.vtpm import VTPM
 from guest.record import Record, sentence
+from guest.resources import Resources
 from guest.stages.serve import TARGET, UNITS
 from guest.system import System
 from guest.watch import keep_watch
@@ -58,7 +61,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
     if me is not None:
         loop.add_signal_handler(signal.SIGTERM, me.cancel)
     async with AsyncExitStack() as teardown:
-        grants = Grants()
+        grants = Grants(KEYSOCK)
         teardown.callback(grants.wipe)
         gpus = GPUs(judge(args.collateral))
         teardown.callback(gpus.close)
@@ -72,9 +75,18 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             devices=gpus.evidence,
             kept=KeptCollateral(args.collateral),
         )
-        credentials, requests = (wanted(listeners, name) for name in ("credentials", "evidence"))
+        applications = Applications(attester)
+        resources = await teardown.enter_async_context(Resources(attester))
+        credentials, requests, asking, resourcing = (
+            wanted(listeners, name) for name in ("credentials", "evidence", "applications", "resources")
+        )
         await teardown.enter_async_context(
-            alongside(grants.serve(credentials), evidence.serve(requests, attester))
+            alongside(
+                grants.serve(credentials),
+                evidence.serve(requests, attester),
+                applications.serve(asking),
+                resources.serve(resourcing),
+            )
         )
         teardown.push_async_exit(_stop_parts)
         system = System(
@@ -84,6 +96,9 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             gpus=gpus,
             grants=grants,
             record=record,
+            applications=applications,
+            tpm=args.tpm,
+            resources=resources,
         )
         await boot(system)
         record.end("serving")

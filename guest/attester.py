@@ -7,15 +7,16 @@ that quote is the only fresh part, and the paravisor's report takes the place of
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from guest.collateral import KeptCollateral
 from guest.machine.azure import Paravisor
 from guest.machine.rtmr import RTMR
 from guest.machine.tsm import Silicon, TSMReport
-from guest.machine.vtpm import VTPM
+from guest.machine.vtpm import ALL, VTPM
+from strongroom.broker.exchange import Collect
 from strongroom.errors import MachineError, PolicyError
 from strongroom.evidence.binding import (
     MAGIC,
@@ -24,16 +25,25 @@ from strongroom.evidence.binding import (
     gpu_digest,
     gpu_nonce,
     is_reserved,
+    kbs_report_data,
     report_data,
     tpm_nonce,
 )
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.gpu import GPUEvidence
+from strongroom.evidence.kbs import TPM_NONCE, CompositeEvidence, KBSEvidence, KBSTee
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.tdx import TDXQuote
 from strongroom.evidence.vtpm import TPMEvidence
 
+_TEES: Final[Mapping[tuple[bool, bool], KBSTee]] = {  # whether Intel's, whether behind a paravisor
+    (False, False): "snp",
+    (True, False): "tdx",
+    (False, True): "az-snp-vtpm",
+    (True, True): "az-tdx-vtpm",
+}
+_CHOSEN: Final = frozenset({"sha256"})  # digests no longer than what a program chooses
 Devices = Callable[[bytes], Awaitable[tuple[GPUEvidence, ...]]]  # evidence of every GPU over a nonce
 
 
@@ -53,7 +63,7 @@ class Attester:
 
     def __init__(
         self,
-        tsm: Silicon,
+        tsm: Silicon | None,
         vtpm: VTPM | None = None,
         *,
         paravisor: Paravisor | None = None,
@@ -63,6 +73,7 @@ class Attester:
     ) -> None:
         self._tsm, self._vtpm, self._paravisor, self._rtmr = tsm, vtpm, paravisor, rtmr
         self._devices, self._kept = devices, kept
+        self._tee: Literal["snp", "tdx"] | None = None  # known once asked
         self._log = EventLog(())
         self._turn = asyncio.Lock()
 
@@ -70,16 +81,26 @@ class Attester:
     def log(self) -> EventLog:
         return self._log
 
-    async def extend(self, name: str, payload: bytes) -> None:
-        """Append an event: to the log that every bundle commits to, and to the registers where there are any."""
+    async def extend(self, name: str, payload: bytes, *, most: int | None = None) -> None:
+        """Append an event: to the log that every bundle commits to, and to the registers where there are any.
+
+        PolicyError where there are `most` of that name already.
+        """
         event = Event(name, payload)
         async with self._turn:
+            if most is not None and sum(other.name == name for other in self._log.events) >= most:
+                raise PolicyError(f"event: there are {most} of programs already, want no more")
             log = self._log.extend(event)
             if self._vtpm is not None:
                 await asyncio.to_thread(self._vtpm.extend, hashlib.sha256(log.head).digest())
             if self._rtmr is not None:
                 await asyncio.to_thread(self._rtmr.extend, event.digest)
             self._log = log
+
+    async def bind_init_data(self, digest: bytes) -> None:
+        """Extend the vTPM's register of init-data, where there is a vTPM: once a boot, before anything is asked."""
+        if self._vtpm is not None:
+            await asyncio.to_thread(self._vtpm.extend_init_data, digest)
 
     async def evidence(self, *, purpose: Purpose, challenge: bytes, key: bytes) -> Bundle:
         """Evidence that `key` (DER SPKI) and `challenge` belong to this boot and its GPUs, for one purpose."""
@@ -102,19 +123,57 @@ class Attester:
         )
         return bundle if self._kept is None else await asyncio.to_thread(self._kept.complete, bundle)
 
-    async def for_broker(self, kbs_report_data: bytes) -> tuple[bytes, bytes]:
-        """Report and certificate table over report data of the key broker's shape, and of no other."""
-        ours = kbs_report_data.startswith(MAGIC)
-        if len(kbs_report_data) != SIZE or ours or not is_reserved(kbs_report_data):
+    async def broker_tee(self) -> KBSTee:
+        """What a key broker calls this machine."""
+        if self._tsm is None and self._paravisor is None:
+            return "tpm"
+        if self._tee is None:
+            await self.launch()
+        return _TEES[self._tee == "tdx", self._paravisor is not None]
+
+    async def for_broker(self, asked: Collect) -> CompositeEvidence:
+        """Evidence for one session of a key broker: of every GPU over its nonce, of this machine over what they said.
+
+        The report carries a digest of the key broker's shape, and no caller of the evidence socket can ask for that.
+        """
+        if asked.hash in _CHOSEN:
+            raise PolicyError(f"broker evidence: hash is {asked.hash}, whose digests a program could ask for too")
+        gpus = await self._devices(asked.device_nonce) if asked.takes_devices else ()
+        async with self._turn:
+            events = self._log if asked.takes_events else None
+            digest = asked.digest(gpus, events)
+            primary = await asyncio.to_thread(self._primary, digest, asked.hash)
+        return CompositeEvidence(primary=primary, gpus=gpus, events=events)
+
+    async def over(self, data: bytes, *, raw: bool = False) -> tuple[TSMReport, EventLog]:
+        """A report over 64 bytes that a program of this machine chose, and the log of that moment.
+
+        Bytes of a shape of ours are refused, unless `raw`: whoever reads them would take them for our word.
+        """
+        if len(data) != SIZE or (is_reserved(data) and not raw):
             raise PolicyError(
-                "broker report data: not of the key broker's shape, want 33 to 48 significant bytes"
+                "report data: of a shape that is ours, want another one, or raw_quote in a rule"
             )
         if self._paravisor is not None:
-            raise MachineError("broker report data: on azure no report of the hardware can carry it")
-        made = await self._report(kbs_report_data)
-        if self._kept is None or made.tee != "snp":
-            return made.outblob, made.auxblob
-        return made.outblob, await asyncio.to_thread(self._kept.table, made.outblob, made.auxblob)
+            raise MachineError("report data: on azure no report of the hardware can carry them")
+        async with self._turn:
+            log = self._log
+            made = await asyncio.to_thread(self._silicon.report, data)
+        made = _bare(made)
+        if self._kept is not None and made.tee == "snp":
+            table = await asyncio.to_thread(self._kept.table, made.outblob, made.auxblob)
+            made = replace(made, auxblob=table)
+        return made, log
+
+    async def seen(self) -> tuple[TSMReport, EventLog]:
+        """What this machine is, for whoever looks at it here: a report over zeros, or the paravisor's; and the log."""
+        if self._paravisor is not None:
+            return await asyncio.to_thread(self._paravisor.evidence), self._log
+        return await self.over(bytes(SIZE))
+
+    async def devices(self, nonce: bytes) -> tuple[GPUEvidence, ...]:
+        """Evidence of every GPU over a nonce, by itself. A nonce of ours commits to challenge and key: not this one."""
+        return await self._devices(nonce)
 
     async def launch(self) -> Launch:
         """What the silicon says of this machine before anything else is known (report data: zeros)."""
@@ -124,17 +183,60 @@ class Attester:
             made = await self._report(bytes(SIZE))
             is_tdx = made.tee == "tdx"
             said = TDXQuote.parse(made.outblob).body if is_tdx else SNPReport.parse(made.outblob)
+        self._tee = "snp" if isinstance(said, SNPReport) else "tdx"
         if isinstance(said, SNPReport):
             return Launch(tee="snp", measurement=said.measurement, committed=said.host_data)
         return Launch(tee="tdx", measurement=said.mr_td, committed=said.mr_config_id)
 
     async def _report(self, data: bytes) -> TSMReport:
         async with self._turn:
-            return await asyncio.to_thread(self._tsm.report, data)
+            return await asyncio.to_thread(self._silicon.report, data)
+
+    @property
+    def _silicon(self) -> Silicon:
+        if self._tsm is None:
+            raise MachineError("attester: this machine has no confidential hardware, want some")
+        return self._tsm
+
+    def _primary(self, digest: bytes, hash: str) -> KBSEvidence:
+        """This machine's evidence over a digest, in the shape that a key broker reads."""
+        data = kbs_report_data(digest, hash)
+        if data.startswith(MAGIC):
+            raise PolicyError("broker report data: of our own evidence's shape, want a digest")
+        if self._paravisor is not None:
+            return self._by_paravisor(self._paravisor, digest)
+        if self._tsm is None:
+            return self._by_tpm(digest)
+        made = _bare(self._tsm.report(data))
+        table = made.auxblob
+        if self._kept is not None and made.tee == "snp":
+            table = self._kept.table(made.outblob, table)
+        return KBSEvidence(tee="tdx" if made.tee == "tdx" else "snp", report=made.outblob, certificates=table)
+
+    def _by_paravisor(self, paravisor: Paravisor, digest: bytes) -> KBSEvidence:
+        """A report that the paravisor makes anew around the digest, and a quote over it by the key it vouches for."""
+        if self._vtpm is None:
+            raise MachineError("azure: there is no vtpm, want the one of this machine")
+        renewed = paravisor.renewed(self._vtpm.paravisor_report_with(digest))
+        made, quote = renewed.evidence(), self._vtpm.quote(digest, ALL)
+        if quote is None:
+            raise MachineError("azure: the vtpm gave no quote, want one: nothing else is fresh")
+        beside = made.auxblob
+        if self._kept is not None and made.tee == "azure-snp":
+            beside = self._kept.table(renewed.report.hardware_report, beside)
+        return KBSEvidence(
+            tee=_TEES[made.tee == "azure-tdx", True], report=made.outblob, certificates=beside, tpm=quote
+        )
+
+    def _by_tpm(self, digest: bytes) -> KBSEvidence:
+        if self._vtpm is None:
+            raise MachineError("attester: neither confidential hardware nor a tpm, want one")
+        quote, key = self._vtpm.quote_alone(digest[:TPM_NONCE])
+        return KBSEvidence(tee="tpm", tpm=quote, key=key)
 
     def _made(self, wanted: bytes) -> tuple[TSMReport, TPMEvidence | None]:
         """A report that carries these report data, or beside it a quote that commits to them, or both."""
-        made = _bare(self._tsm.report(wanted)) if self._paravisor is None else self._paravisor.evidence()
+        made = _bare(self._silicon.report(wanted)) if self._paravisor is None else self._paravisor.evidence()
         quote = None if self._vtpm is None else self._vtpm.quote(tpm_nonce(wanted))
         if self._paravisor is not None and quote is None:
             raise MachineError("azure: the vtpm gave no quote, want one: nothing else is fresh")

@@ -4,6 +4,7 @@ Each stage takes what the stage before it made, and nobody else can make it: a d
 """
 
 from guest.stages.certify import certify
+from guest.stages.coco import open_coco
 from guest.stages.configure import configure
 from guest.stages.gpu import gpus_ready
 from guest.stages.keys import obtain_keys
@@ -11,6 +12,7 @@ from guest.stages.measure import measure
 from guest.stages.mount import mount
 from guest.stages.receive import receive
 from guest.stages.serve import Serving, serve
+from guest.stages.sockets import open_sockets
 from guest.stages.tunnel import tunnel
 from guest.system import System
 
@@ -21,8 +23,10 @@ async def boot(system: System) -> Serving:
     config = await stage("configure", configure(system))
     workload = await stage("measure", measure(system, config))
     keys = await stage("keys", obtain_keys(system, workload))
-    model = await stage("receive", receive(system, keys))
+    sockets = await stage("sockets", open_sockets(system, keys))
+    model = await stage("receive", receive(system, sockets))
     volumes = await stage("mount", mount(system, model))
+    await open_coco(system, volumes)
     identity = await stage("certify", certify(system, volumes))
     network = await stage("tunnel", tunnel(system, identity))
     gpus = await stage("gpu", gpus_ready(system, network))

@@ -51,6 +51,16 @@ class OneOf:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Yes or no."""
+
+    def check(self, value: object, at: str) -> bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{at}: got {shown(value)}, want true or false")
+        return value
+
+
 def shown(value: object) -> str:
     """A value for an error line: short, on one line, never more than a person needs to find it."""
     text = repr(value) if isinstance(value, str | int | float | bool | type(None)) else type(value).__name__
@@ -95,6 +105,9 @@ CERTIFICATE: Final = Text(
 )
 
 VERSION: Final = Whole(1, 1)
+BROKER_PROTOCOL: Final = OneOf(("0.4.0", "0.3.0", "0.2.0"))
+# No sha256: a program chooses 32 bytes of report data, and whoever grinds such a digest makes it shorter still.
+BROKER_HASH: Final = OneOf(("sha384", "sha512"))
 BROKER_DEADLINE: Final = Whole(1, 600, "seconds")
 START_DEADLINE: Final = Whole(10, 7200, "seconds")
 PORT: Final = Whole(1024, 65535)
@@ -110,3 +123,26 @@ SEQUENCES: Final = Whole(1, 1024)
 KV_CACHE: Final = Whole(1, 1024, "GiB")
 DTYPE: Final = OneOf(("auto", "bfloat16", "float16", "float32"))
 CACHE_SCOPE: Final = OneOf(("tenant", "request"))
+
+# The local key socket: whom a rule may name, and what it may give.
+UNIT: Final = Text(
+    re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.@\\-]{0,127}\.service"), "the full name of a service unit"
+)
+UID: Final = Whole(0, (1 << 32) - 2)
+KEY_PATH: Final = Text(re.compile(r"\*|[!-)+-~]{1,128}"), "1..128 visible characters without *, or * alone")
+APP_ID: Final = Text(re.compile(r"[0-9a-f]{40}"), "40 lowercase hex digits (20 bytes)")
+KEYS_ROOT: Final = OneOf(("broker", "vtpm", "ephemeral"))
+KEY_EPOCH: Final = Whole(1, (1 << 32) - 1)
+FLAG: Final = Flag()
+RULES_MAX: Final = 64
+PATHS_MAX: Final = 32
+
+# The local REST of Confidential Containers: what a rule may list, and whose word on sealed secrets counts.
+_PART: Final = r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}"
+RESOURCE_PATTERN: Final = Text(
+    re.compile(rf"\*|{_PART}/({_PART}/)?|{_PART}/{_PART}/{_PART}"),
+    "REPOSITORY/TYPE/TAG, or REPOSITORY/ or REPOSITORY/TYPE/ for all below it, or *",
+)
+KID: Final = Text(re.compile(r"[!-~]{1,256}"), "1..256 visible characters")
+COORDINATE: Final = Text(re.compile(r"[A-Za-z0-9_-]{43}"), "43 characters of base64url (32 bytes)")
+SIGNERS_MAX: Final = 16

@@ -9,23 +9,29 @@ The only accepted form is a `#cloud-config` document with one top-level key, `st
       model: {name: llama, source: /srv/model, key: "kbs:///default/model/llama"}
       engine: {max_model_len: 4096, max_num_seqs: 16, kv_cache_gib: 4, dtype: auto, start_deadline_s: 600}
       door: {port: 8443, names: [llm.example], tenants: [{name: a, token_sha256: "<hex>"}], cache: tenant}
+      keys: {root: broker, resource: "kbs:///default/keys/root", epoch: 1, rules: [{unit: api.service, paths: [db/]}]}
+      coco: {port: 8006, rules: [{uid: 1000, resources: [default/app/]}], signers: [{kid: a, x: "..", y: ".."}]}
       gpus: 0
 
-A model that is pushed into the guest has no source, and needs no broker unless its key comes from there:
+A model that is pushed into the guest has no source, and needs no broker unless a key comes from there:
 
       model: {name: llama, push: {provider_keys: ["<base64url of a DER SPKI>"], port: 8444, key: ephemeral,
               max_gib: 512, wait_s: 86400}}
 
-Every error is a ConfigError that names the key path.
+Every error is a ConfigError that names the key path. A broker that measured init-data names needs no url and no ca.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Final
 
 from guest import bounds
+from guest.coco.userdata import Coco, parse_coco
+from guest.initdata import broker_address
+from guest.keysock.rights import DEFAULT, Method, Rights, Rule
+from guest.section import Section, by_caller, distinct, list_of, mapping
 from guest.userdata import MAX_BYTES, Userdata
 from strongroom.errors import ConfigError
+from strongroom.evidence.initdata import InitData
 from strongroom.host.yamltext import parse_yaml
 
 FIRST_LINE: Final = "#cloud-config"
@@ -41,8 +47,6 @@ _KNOWN_FORMATS: Final = (
     "MIME-Version:",
 )
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
@@ -50,6 +54,9 @@ class Broker:
     ca_pem: str | None
     spki_sha256: str | None  # exactly one of the two is set
     deadline_s: int
+    protocol: str = "0.4.0"
+    hash: str = "sha384"  # of what the evidence carries
+    init_data: InitData | None = None  # what this guest was launched with, for the broker to read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,29 +101,49 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalKeys:
+    """What the programs of this machine may have from its key socket."""
+
+    root: str  # broker, vtpm or ephemeral: where all of it is derived from
+    resource: str | None  # kbs:/// URI, with broker alone
+    epoch: int  # the newest a key can have
+    app_id: str | None  # 20 bytes, hex
+    strict: bool
+    rights: Rights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     userdata_sha256: bytes
+    userdata: str = field(repr=False)
+    init_data: InitData | None  # what this guest was launched with, where its launcher committed to some
     broker: Broker | None  # None when no key is asked for
     model: Model
     engine: Engine
     door: Door
+    keys: LocalKeys | None  # None: the key socket has none to give
     gpus: int
+    coco: Coco | None = None  # None: there is no such socket
 
 
-def parse(userdata: Userdata) -> Config:
+def parse(userdata: Userdata, init_data: InitData | None = None) -> Config:
     """The Config that `userdata` asks for, or ConfigError with the path of the first broken key."""
     text = _text(userdata.raw)
-    top = _Section(parse_yaml(text, "userdata", max_bytes=MAX_BYTES), "userdata")
+    top = Section(parse_yaml(text, "userdata", max_bytes=MAX_BYTES), "userdata")
     root = top.section(PRODUCT_KEY)
     top.end()
     root.value("version", bounds.VERSION.check)
     model = _model(root.section("model"))
     config = Config(
         userdata_sha256=userdata.sha256,
-        broker=_broker_for(model, root),
+        userdata=text,
+        init_data=init_data,
+        broker=_broker_for(model, root, init_data),
         model=model,
         engine=_engine(root.section("engine", required=False)),
         door=_door(root.section("door")),
+        keys=_keys(root.section("keys")) if root.has("keys") else None,
+        coco=parse_coco(root.section("coco")) if root.has("coco") else None,
         gpus=root.value("gpus", bounds.GPUS.check),
     )
     root.end()
@@ -144,80 +171,48 @@ def _text(raw: bytes) -> str:
     raise ConfigError(f"userdata: first line is {bounds.shown(first)}, want {FIRST_LINE}")
 
 
-class _Section:
-    """One mapping of the document; keys nobody asked for are errors at end()."""
-
-    def __init__(self, raw: Mapping[str, Any], at: str) -> None:
-        self._raw, self._at, self._asked = raw, at, set[str]()
-
-    def value(self, key: str, check: Callable[[object, str], T], *, default: T | None = None) -> T:
-        self._asked.add(key)
-        if key not in self._raw:
-            if default is None:
-                raise ConfigError(f"{self.path(key)}: missing")
-            return default
-        return check(self._raw[key], self.path(key))
-
-    def has(self, key: str) -> bool:
-        return key in self._raw
-
-    def section(self, key: str, *, required: bool = True) -> "_Section":
-        self._asked.add(key)
-        raw = self._raw.get(key, None if required else {})
-        if raw is None and key not in self._raw:
-            raise ConfigError(f"{self.path(key)}: missing")
-        return _Section(_mapping(raw, self.path(key)), self.path(key))
-
-    def path(self, key: str) -> str:
-        return key if self._at == "userdata" else f"{self._at}.{key}"
-
-    def end(self) -> None:
-        if unknown := sorted(self._raw.keys() - self._asked):
-            raise ConfigError(
-                f"{bounds.shown(self.path(unknown[0]))[1:-1]}: unknown key, want one of "
-                f"{', '.join(sorted(self._asked))}"
-            )
-
-
-def _mapping(raw: object, at: str) -> Mapping[str, Any]:
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"{at}: got {bounds.shown(raw)}, want a mapping")
-    return raw
-
-
-def _list(limit: int) -> Callable[[object, str], list[object]]:
-    def check(value: object, at: str) -> list[object]:
-        if not isinstance(value, list) or len(value) > limit:
-            raise ConfigError(f"{at}: got {bounds.shown(value)}, want a list of at most {limit}")
-        return value
-
-    return check
-
-
-def _broker_for(model: Model, root: _Section) -> Broker | None:
-    if model.key is not None:
-        return _broker(root.section("broker"))
+def _broker_for(model: Model, root: Section, init_data: InitData | None) -> Broker | None:
+    asked = model.key is not None or root.has("coco") or _root_is_the_brokers(root)
+    if asked:
+        return _broker(root.section("broker", required=init_data is None), init_data)
     if root.has("broker"):
-        raise ConfigError(
-            f"{root.path('broker')}: got one, want none: with an ephemeral key no broker is asked"
-        )
+        raise ConfigError(f"{root.path('broker')}: got one, want none: no key is asked for")
     return None
 
 
-def _broker(raw: _Section) -> Broker:
-    url = raw.value("url", bounds.BROKER_URL.check)
+def _root_is_the_brokers(root: Section) -> bool:
+    return root.has("keys") and root.section("keys").has("resource")
+
+
+def _broker(raw: Section, init_data: InitData | None) -> Broker:
+    named = None if init_data is None else broker_address(init_data)
+    if named is not None:
+        for key in ("url", "ca", "spki_sha256"):
+            if raw.has(key):
+                raise ConfigError(
+                    f"{raw.path(key)}: got one, and the init-data names a broker, want it in one of them"
+                )
     ca = raw.value("ca", bounds.CERTIFICATE.check) if raw.has("ca") else None
+    url, ca = named or (raw.value("url", bounds.BROKER_URL.check), ca)
     spki = raw.value("spki_sha256", bounds.SHA256.check) if raw.has("spki_sha256") else None
     if (ca is None) == (spki is None):
         raise ConfigError(
             f"{raw.path('ca')}: got {'both' if ca else 'neither'}, want exactly one of ca and spki_sha256"
         )
-    deadline = raw.value("deadline_s", bounds.BROKER_DEADLINE.check, default=60)
+    broker = Broker(
+        url=url,
+        ca_pem=ca,
+        spki_sha256=spki,
+        deadline_s=raw.value("deadline_s", bounds.BROKER_DEADLINE.check, default=60),
+        protocol=raw.value("protocol", bounds.BROKER_PROTOCOL.check, default="0.4.0"),
+        hash=raw.value("hash", bounds.BROKER_HASH.check, default="sha384"),
+        init_data=init_data,
+    )
     raw.end()
-    return Broker(url=url, ca_pem=ca, spki_sha256=spki, deadline_s=deadline)
+    return broker
 
 
-def _model(raw: _Section) -> Model:
+def _model(raw: Section) -> Model:
     if raw.has("push"):
         return _pushed(raw)
     model = Model(
@@ -229,13 +224,13 @@ def _model(raw: _Section) -> Model:
     return model
 
 
-def _pushed(raw: _Section) -> Model:
+def _pushed(raw: Section) -> Model:
     name = raw.value("name", bounds.NAME.check)
     section = raw.section("push")
     raw.end()
     nothing: list[object] = []
     at = section.path("provider_keys")
-    keys = section.value("provider_keys", _list(bounds.PROVIDERS_MAX), default=nothing)
+    keys = section.value("provider_keys", list_of(bounds.PROVIDERS_MAX), default=nothing)
     if not keys:
         raise ConfigError(f"{at}: empty, want at least one key: nobody else can push the model")
     push = Push(
@@ -246,12 +241,12 @@ def _pushed(raw: _Section) -> Model:
     )
     key = section.value("key", bounds.PUSH_KEY.check, default=bounds.EPHEMERAL)
     section.end()
-    _distinct(push.provider_keys, at)
+    distinct(push.provider_keys, at)
     resource = None if key == bounds.EPHEMERAL else key
     return Model(name=name, source=bounds.PUSHED, key=resource, push=push)
 
 
-def _engine(raw: _Section) -> Engine:
+def _engine(raw: Section) -> Engine:
     engine = Engine(
         max_model_len=raw.value("max_model_len", bounds.CONTEXT_LENGTH.check, default=4096),
         max_num_seqs=raw.value("max_num_seqs", bounds.SEQUENCES.check, default=16),
@@ -263,11 +258,11 @@ def _engine(raw: _Section) -> Engine:
     return engine
 
 
-def _door(raw: _Section) -> Door:
+def _door(raw: Section) -> Door:
     at = raw.path("names")
     nothing: list[object] = []
-    names = raw.value("names", _list(bounds.NAMES_MAX), default=nothing)
-    tenants = raw.value("tenants", _list(bounds.TENANTS_MAX), default=nothing)
+    names = raw.value("names", list_of(bounds.NAMES_MAX), default=nothing)
+    tenants = raw.value("tenants", list_of(bounds.TENANTS_MAX), default=nothing)
     door = Door(
         port=raw.value("port", bounds.PORT.check, default=8443),
         names=tuple(bounds.HOST.check(name, f"{at}[{i}]") for i, name in enumerate(names)),
@@ -275,13 +270,13 @@ def _door(raw: _Section) -> Door:
         cache=raw.value("cache", bounds.CACHE_SCOPE.check, default="tenant"),
     )
     raw.end()
-    _distinct((t.name for t in door.tenants), f"{raw.path('tenants')}: name")
-    _distinct((t.token_sha256 for t in door.tenants), f"{raw.path('tenants')}: token_sha256")
+    distinct((t.name for t in door.tenants), f"{raw.path('tenants')}: name")
+    distinct((t.token_sha256 for t in door.tenants), f"{raw.path('tenants')}: token_sha256")
     return door
 
 
 def _tenant(raw: object, at: str) -> Tenant:
-    section = _Section(_mapping(raw, at), at)
+    section = Section(mapping(raw, at), at)
     tenant = Tenant(
         name=section.value("name", bounds.NAME.check),
         token_sha256=section.value("token_sha256", bounds.SHA256.check),
@@ -290,9 +285,44 @@ def _tenant(raw: object, at: str) -> Tenant:
     return tenant
 
 
-def _distinct(values: Iterable[str], at: str) -> None:
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            raise ConfigError(f"{at} {value} appears twice, want each once")
-        seen.add(value)
+def _keys(raw: Section) -> LocalKeys:
+    root = raw.value("root", bounds.KEYS_ROOT.check)
+    resource = raw.value("resource", bounds.RESOURCE.check) if raw.has("resource") else None
+    if (root == "broker") != (resource is not None):
+        raise ConfigError(
+            f"{raw.path('resource')}: {'got one' if resource else 'missing'}, want it with root: broker alone"
+        )
+    nothing: list[object] = []
+    rules = raw.value("rules", list_of(bounds.RULES_MAX), default=nothing)
+    keys = LocalKeys(
+        root=root,
+        resource=resource,
+        epoch=raw.value("epoch", bounds.KEY_EPOCH.check, default=1),
+        app_id=raw.value("app_id", bounds.APP_ID.check) if raw.has("app_id") else None,
+        strict=raw.value("strict", bounds.FLAG.check, default=True),
+        rights=_rights(rules, raw.path("rules"), others=raw.value("others", bounds.FLAG.check, default=True)),
+    )
+    raw.end()
+    return keys
+
+
+def _rights(rules: list[object], at: str, *, others: bool) -> Rights:
+    units, uids = by_caller(rules, at, _rule)
+    return Rights(units=units, uids=uids, others=others)
+
+
+def _rule(raw: Section) -> Rule:
+    nothing: list[object] = []
+    method = bounds.OneOf(tuple(Method)).check
+    methods: list[object] = raw.value("methods", list_of(len(Method)), default=[*DEFAULT])
+    paths, sign = (raw.value(key, list_of(bounds.PATHS_MAX), default=nothing) for key in ("paths", "sign"))
+    rule = Rule(
+        methods=frozenset(
+            Method(method(name, f"{raw.path('methods')}[{n}]")) for n, name in enumerate(methods)
+        ),
+        paths=tuple(bounds.KEY_PATH.check(p, f"{raw.path('paths')}[{n}]") for n, p in enumerate(paths)),
+        sign=tuple(bounds.KEY_PATH.check(p, f"{raw.path('sign')}[{n}]") for n, p in enumerate(sign)),
+        raw_quote=raw.value("raw_quote", bounds.FLAG.check, default=False),
+    )
+    raw.end()
+    return rule

@@ -2,7 +2,8 @@
 
 `LoadCredential=model-key:/run/strongroom/credentials.sock` makes systemd connect from the abstract address
 `\\0<random>/unit/<unit>/<credential>`, read until end of file, and place the bytes in the unit's private ramfs. A unit
-receives exactly what was granted to it by name. Source: systemd.exec(5), LoadCredential=.
+receives exactly what was granted to it by name. One that somebody's connection may start before the boot has come that
+far is expected: systemd's question then waits for the grant. Source: systemd.exec(5), LoadCredential=.
 """
 
 import asyncio
@@ -15,16 +16,24 @@ from strongroom.errors import PolicyError
 from strongroom.host.secret import Secret
 
 TIMEOUT: Final = 10.0  # seconds for systemd to take a credential
+PATIENCE: Final = 900.0  # seconds for an expected one to be granted: as long as a boot may take
 
 
 class Grants:
-    """What each unit may load. Secrets stay in memory here so that a restarted unit gets them again."""
+    """What each unit may load. Secrets stay in memory here so that a restarted unit gets them again.
 
-    def __init__(self) -> None:
+    The units `expected` may be started before their grants are there.
+    """
+
+    def __init__(self, *expected: str) -> None:
         self._granted: dict[tuple[str, str], Secret] = {}
+        self._expected = frozenset(expected)
+        self._more = asyncio.Event()  # set, and replaced, by every grant
 
     def grant(self, unit: str, name: str, value: bytes) -> None:
         self._granted[unit, name] = Secret(value)
+        self._more.set()
+        self._more = asyncio.Event()
 
     def wipe(self) -> None:
         for secret in self._granted.values():
@@ -57,8 +66,17 @@ class Grants:
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer systemd until cancelled. A refusal closes the connection without a byte."""
-        await serve_each(listener, self._answer, within=TIMEOUT)
+        await serve_each(listener, self._answer, within=PATIENCE + TIMEOUT)
 
     async def _answer(self, connection: socket.socket, address: object) -> None:
-        secret = self.take(address, credentials(connection)[1], unit_of(connection))
-        await asyncio.get_running_loop().sock_sendall(connection, secret.view())
+        uid, inside = credentials(connection)[1], unit_of(connection)
+        if inside in self._expected and isinstance(address, bytes):
+            async with asyncio.timeout(PATIENCE):
+                await self._granted_to(inside, address.rpartition(b"/")[2].decode("ascii", "replace"))
+        secret = self.take(address, uid, inside)
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.get_running_loop().sock_sendall(connection, secret.view())
+
+    async def _granted_to(self, unit: str, name: str) -> None:
+        while (unit, name) not in self._granted:
+            await self._more.wait()

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from guest.applications import Applications
 from guest.attester import Attester
 from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.record import Record
+from guest.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +19,6 @@ class System:
     gpus: GPUs
     grants: Grants
     record: Record
+    applications: Applications
+    tpm: Path | None = None
+    resources: Resources | None = None  # None: nothing of Confidential Containers is spoken here

@@ -2,6 +2,8 @@
 
 Nothing here is believed. The bytes are read into memory once, hashed, and only then looked at by guest/config.py.
 `meta-data`, `vendor-data` and `network-config` of a seed are never read: they are the host's to change.
+
+A seed may also have a file `initdata`, as Confidential Containers deliver theirs (strongroom.evidence.initdata).
 """
 
 import hashlib
@@ -12,10 +14,13 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from guest.machine import iso9660
+from guest.machine.iso9660 import AbsentFileError
 from strongroom.errors import ConfigError, MachineError
+from strongroom.evidence.initdata import MAX_DELIVERED
 
 MAX_BYTES: Final = 1 << 20
 FILE_NAME: Final = "user-data"
+INIT_DATA: Final = "initdata"
 _FILE: Final = (stat.S_IFREG,)
 _MEDIUM: Final = (stat.S_IFREG, stat.S_IFBLK)
 
@@ -37,23 +42,44 @@ def read_seed(seed: Path) -> Userdata:
 
     Raises ConfigError when there is none or it is over MAX_BYTES, MachineError when the medium cannot be read.
     """
+    return Userdata.of(_read(seed, FILE_NAME, MAX_BYTES))
+
+
+def read_init_data(seed: Path) -> bytes | None:
+    """What the `initdata` file of a NoCloud seed holds, None where there is no such file. Raises as `read_seed`."""
+    try:
+        return _read(seed, INIT_DATA, MAX_DELIVERED)
+    except AbsentFileError:
+        return None
+
+
+def has_userdata(seed: Path) -> bool:
+    """Whether a NoCloud seed has a `user-data` file. Raises as `read_seed`."""
+    try:
+        read_seed(seed)
+    except AbsentFileError:
+        return False
+    return True
+
+
+def _read(seed: Path, name: str, max_bytes: int) -> bytes:
     try:
         if seed.is_dir():
-            return Userdata.of(_read_file(seed / FILE_NAME))
+            return _read_file(seed / name, max_bytes)
         with _opened(seed, _MEDIUM) as medium:
-            return Userdata.of(iso9660.read_file(medium, FILE_NAME, label="cidata", max_bytes=MAX_BYTES))
+            return iso9660.read_file(medium, name, label="cidata", max_bytes=max_bytes)
     except FileNotFoundError:
-        raise ConfigError(f"userdata: {seed} has no {FILE_NAME}, want a cloud-init NoCloud seed") from None
+        raise AbsentFileError(f"userdata: {seed} has no {name}, want a cloud-init NoCloud seed") from None
     except OSError as error:
         raise MachineError(f"userdata: cannot read {seed}: {error.strerror}") from error
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path, max_bytes: int) -> bytes:
     # O_NOFOLLOW: a seed folder is the host's, and a link in it must not reach into the guest.
     with _opened(path, _FILE, os.O_NOFOLLOW) as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise ConfigError(f"userdata: more than {MAX_BYTES} bytes, want at most that")
+        raw = file.read(max_bytes + 1)
+    if len(raw) > max_bytes:
+        raise ConfigError(f"userdata: more than {max_bytes} bytes, want at most that")
     return raw
 
 

@@ -12,7 +12,15 @@ from tests import ROOT, need
 
 UNITS = sorted(p for p in (ROOT / "systemd").iterdir() if p.suffix in {".service", ".socket", ".target"})
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
-DAEMONS = {"strongroom-agent", "strongroom-fs", "strongroom-engine", "strongroom-proxy", "strongroom-receive"}
+DAEMONS = {
+    "strongroom-agent",
+    "strongroom-fs",
+    "strongroom-engine",
+    "strongroom-proxy",
+    "strongroom-receive",
+    "strongroom-keysock",
+    "strongroom-coco",
+}
 
 
 def text(name: str) -> str:
@@ -26,7 +34,7 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("units")
     for path in UNITS:
         content = re.sub(r"/usr/lib/strongroom/venv/bin/python", "/bin/true", path.read_text())
-        (folder / path.name).write_text(content.replace("SocketGroup=strongroom-proxy", "SocketGroup=root"))
+        (folder / path.name).write_text(re.sub("SocketGroup=strongroom-[a-z]+", "SocketGroup=root", content))
     return folder
 
 
@@ -59,7 +67,8 @@ def test_exposure_stays_below_the_units_own_threshold(laid_out: Path, path: Path
 @pytest.mark.guarantee("G10")
 def test_every_part_is_bound_to_the_agent() -> None:
     for name in ("strongroom-fs.service", "strongroom-engine.service", "strongroom-proxy.service",
-                 "strongroom-receive.service", "strongroom-netns.service", "strongroom-serving.target"):  # fmt: skip
+                 "strongroom-receive.service", "strongroom-netns.service", "strongroom-keysock.service",
+                 "strongroom-coco.service", "strongroom-serving.target"):  # fmt: skip
         assert re.search(r"^BindsTo=.*strongroom-agent\.service", text(name), re.MULTILINE), name
 
 

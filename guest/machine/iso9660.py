@@ -18,10 +18,15 @@ _DIRECTORY_FLAG: Final = 0x02
 _MULTI_EXTENT_FLAG: Final = 0x80
 
 
+class AbsentFileError(ConfigError):
+    """A sound image does not have that file."""
+
+
 def read_file(medium: BinaryIO, name: str, *, label: str, max_bytes: int) -> bytes:
     """The contents of root file `name` on a volume called `label` (any case).
 
-    Raises FormatError for a malformed image, ConfigError when the file is absent or larger than `max_bytes`.
+    Raises FormatError for a malformed image, ConfigError when the file is larger than `max_bytes`, and of that kind
+    AbsentFileError when it is not there.
     """
     extent, size, joliet = _root_directory(medium, label)
     directory = _read(medium, extent, size, _MAX_DIRECTORY, "iso root directory")
@@ -30,7 +35,7 @@ def read_file(medium: BinaryIO, name: str, *, label: str, max_bytes: int) -> byt
             if length > max_bytes:
                 raise ConfigError(f"userdata: {length} bytes, want at most {max_bytes}")
             return _read(medium, at, length, max_bytes, name)
-    raise ConfigError(f"userdata: iso image has no file {name}")
+    raise AbsentFileError(f"userdata: iso image has no file {name}")
 
 
 def _root_directory(medium: BinaryIO, label: str) -> tuple[int, int, bool]:

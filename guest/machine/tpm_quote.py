@@ -27,7 +27,7 @@ TPM_CC_FLUSH_CONTEXT: Final = 0x165
 TPM_CC_READ_PUBLIC: Final = 0x173
 TPM_RH_ENDORSEMENT: Final = 0x4000000B
 TPM_ALG_NULL: Final = 0x0010
-MAX_NONCE: Final = 32  # bytes: every TPM takes a nonce as long as its smallest bank's digest
+MAX_NONCE: Final = 64  # bytes; every TPM takes 32 of them, and more where it knows a hash that long
 _ATTEMPTS: Final = 3
 
 # ECC P-256, ECDSA with SHA-256; restricted: it signs nothing that did not originate in the TPM.
@@ -41,6 +41,19 @@ _TEMPLATE: Final = bytes.fromhex(
     "0003"  # NIST P-256
     "0010"  # no key derivation
     "00000000"  # unique: empty x, empty y
+)
+
+# The same as RSA-2048, PKCS #1 v1.5 with SHA-256, for verifiers that read no other signature.
+RSA_TEMPLATE: Final = bytes.fromhex(
+    "0001"  # type RSA
+    "000b"  # names by SHA-256
+    "00050072"  # as above
+    "0000"  # no policy
+    "0010"  # no symmetric algorithm
+    "0014000b"  # RSASSA, SHA-256
+    "0800"  # bits
+    "00000000"  # exponent 65537
+    "0000"  # unique: empty
 )
 
 

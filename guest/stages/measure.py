@@ -6,6 +6,7 @@ from guest import engine
 from guest.attester import Launch
 from guest.config import Config
 from guest.engine import EnginePlan
+from guest.initdata import bind
 from guest.system import System
 from strongroom.errors import PolicyError
 from strongroom.measure.tree import words
@@ -20,10 +21,13 @@ class Workload:
 
 
 async def measure(system: System, config: Config) -> Workload:
-    """Raises PolicyError when the launcher committed to other userdata than we were given."""
+    """Raises PolicyError when the launcher committed to other userdata, or init-data, than we were given."""
     launch = await system.attester.launch()
     system.record.note(measurement=launch.measurement.hex(), words=words(launch.measurement))
-    _check_committed(config.userdata_sha256, launch)
+    if (init_data := config.init_data) is not None:
+        await bind(system.attester, init_data, launch)
+    else:
+        _check_committed(config.userdata_sha256, launch)
     plan = engine.plan(config, system.engine_venv)
     system.record.note(engine={"name": "vllm", "version": plan.version, "flags_sha256": plan.flags_sha256})
     # Before anything is asked of the broker: a machine with unfit GPUs gets no key.

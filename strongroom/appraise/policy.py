@@ -18,7 +18,8 @@
     tdx: {...}     appraise/tdx.py        default: no TDX guest is accepted; with it, the three keys that speak
                                           of SNP (measurements, host_data, minimum_tcb) may be absent, and then
                                           no SNP guest is
-    tpm: {...}     appraise/tpm.py        default: no TPM quote is accepted
+    tpm: {...}     appraise/tpm.py        default: no TPM quote is accepted; with its `keys` those three keys may be
+                                          absent as well
     azure: {...}   appraise/azure.py      default: no Azure guest is accepted
     gpu: {...}     appraise/gpu.py        default: no GPU is accepted
 
@@ -108,7 +109,7 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("measurements", "host_data", "products", "vmpl", "engine_versions"):
             value = getattr(self, name)
-            if value is not None and not value and (name not in _SNP_KEYS or self.tdx is None):
+            if value is not None and not value and (name not in _SNP_KEYS or not self._beside_snp):
                 raise ConfigError(f"policy.{name}: empty, want at least one")
         if bool(self.measurements) != (self.host_data != frozenset()):
             raise ConfigError("policy.host_data: want it with measurements, and only then")
@@ -117,8 +118,14 @@ class Policy:
 
     @property
     def roots(self) -> Roots:
-        """The production roots, and the simulated ones this policy names."""
-        return PRODUCTION.with_insecure(self.insecure_simulated_roots)
+        """The production roots, and the simulated ones and the TPMs this policy names."""
+        named = PRODUCTION.with_insecure(self.insecure_simulated_roots)
+        return named if self.tpm is None else named.with_tpm_keys(self.tpm.keys)
+
+    @property
+    def _beside_snp(self) -> bool:
+        """Whether it speaks of machines that are no SNP guests."""
+        return self.tdx is not None or (self.tpm is not None and bool(self.tpm.keys))
 
     def accepted_on(self, moment: datetime) -> tuple[ReferenceValue, ...]:
         """The measurements accepted at `moment` (with a zone)."""
@@ -127,7 +134,9 @@ class Policy:
     @classmethod
     def from_raw(cls, raw: Mapping[str, Any], at: str = "policy") -> Self:
         """`at` is the key path shown in errors; ConfigError names the first key that is wrong."""
-        required = {"version"} if "tdx" in raw and not _SNP_KEYS & raw.keys() else {"version", *_SNP_KEYS}
+        tpm = raw.get("tpm")
+        is_other = "tdx" in raw or (isinstance(tpm, Mapping) and "keys" in tpm)
+        required = {"version"} if is_other and not _SNP_KEYS & raw.keys() else {"version", *_SNP_KEYS}
         members = Raw(raw, at).mapping(set(_READERS), required=required)
         values = dict.fromkeys(_SNP_KEYS, frozenset()) | {
             key: _READERS[key](member) for key, member in members.items()

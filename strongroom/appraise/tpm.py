@@ -1,9 +1,13 @@
 """What a policy says of a vTPM's quote: the section `tpm`.
 
     states: [{name: NAME, pcrs: {pcr4: HEX64, pcr15: events, ...}, from: DATE?, until: DATE?}]      required
+    keys: [HEX64, ...]      SHA-256 of attestation keys (DER SPKI) that are believed by name       default: none
 
 A state is accepted whole, and every PCR it names must be in the quote. The word events wants a PCR to be what
 the events of the log make of it: extended, for each event, with the SHA-256 of the head after it.
+
+With `keys`, a machine that has no confidential hardware, and nothing but one of these TPMs, is accepted too: whoever
+holds that machine can read its memory.
 """
 
 from collections.abc import Mapping
@@ -44,6 +48,7 @@ class TPMState(Named):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TPMPolicy:
     states: tuple[TPMState, ...]
+    keys: frozenset[bytes] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.states or not all(state.pcrs for state in self.states):
@@ -51,8 +56,12 @@ class TPMPolicy:
 
     @classmethod
     def from_raw(cls, raw: Raw) -> Self:
-        states = raw.mapping({"states"}, required={"states"})["states"]
-        return cls(states=tuple(TPMState.from_raw(item) for item in states.items()))
+        members = raw.mapping({"states", "keys"}, required={"states"})
+        keys = members["keys"].items() if "keys" in members else []
+        return cls(
+            states=tuple(TPMState.from_raw(item) for item in members["states"].items()),
+            keys=frozenset(key.hex(32) for key in keys),
+        )
 
 
 def appraise_tpm(

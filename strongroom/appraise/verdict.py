@@ -74,6 +74,11 @@ def appraise(claims: Claims, policy: Policy, *, now: datetime) -> Verdict:
 
 
 def _root(claims: Claims, policy: Policy) -> Result:
+    if claims.tee == "tpm":
+        keys = frozenset() if policy.tpm is None else policy.tpm.keys
+        known = claims.root_sha256 in keys
+        wanted = any_of(sorted(key.hex() for key in keys))
+        return Result("tpm key", known, claims.root_sha256.hex(), wanted, Aspect.HARDWARE)
     genuine = "intel" if claims.tee == "tdx" else "amd"
     if not claims.simulated:
         return Result("root", True, genuine, genuine, Aspect.HARDWARE)
@@ -84,6 +89,8 @@ def _root(claims: Claims, policy: Policy) -> Result:
 
 
 def _hardware(claims: Claims, policy: Policy, now: datetime) -> list[Result]:
+    if claims.tee == "tpm":
+        return []  # there is none: its key and its registers are all that is judged
     if claims.tee == "tdx":
         if policy.tdx is None:
             return [refused("tdx", "a trust domain", "tdx")]

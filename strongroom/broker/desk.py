@@ -1,31 +1,36 @@
-"""Broker side of a key release: requests in, answers and audit lines out (KBS protocol 0.4.0, RCAR).
+"""Broker side of a key release: requests in, answers and audit lines out (KBS protocol, RCAR).
 
 What decides is fixed here: a nonce belongs to one session and is good for one attempt; evidence is verified before
 a token exists; every resource is judged under its own policy each time it is asked for; what leaves is sealed to
-the key that the evidence spoke for. Sockets, files, the clock and randomness belong to the caller; roots and
-policies to the `Keeper`.
+the key that the evidence spoke for. Devices are verified under the device digest, the CPU under the one that what they
+answered has entered. Sockets, files, the clock and randomness belong to the caller; roots and policies to the `Keeper`.
 
 Status is 401 with a type URI for every refusal, 404 for a path, as the reference server does and clients expect.
 """
 
 import hmac
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.broker import token
 from strongroom.broker.audit import Audit, Outcome
+from strongroom.broker.dialect import CURRENT
 from strongroom.broker.errors import NOT_FOUND, Kind, Refusal
-from strongroom.broker.messages import HASH, TEE, Attestation, Challenge, Request, TokenReply
-from strongroom.broker.proof import Proof
+from strongroom.broker.messages import HASH, Attestation, Challenge, Request, TokenReply, device_data
+from strongroom.broker.proof import Finding, Proof
 from strongroom.broker.rate import Buckets, Rate
 from strongroom.broker.resource import PREFIX, ResourceURI
 from strongroom.broker.sessions import Attested, Session, Sessions
+from strongroom.broker.suspended import Outcome as Kept
+from strongroom.broker.suspended import Suspended
 from strongroom.errors import FormatError, StrongroomError
-from strongroom.evidence.binding import kbs_digest
-from strongroom.evidence.snp_json import from_kbs
+from strongroom.evidence.kbs import TEES, CompositeEvidence, Digests, tee_named
+from strongroom.evidence.kbs_json import from_json, parse_additional
 from strongroom.keys.jwe import CEK_BYTES, IV_BYTES, seal
 from strongroom.keys.jwk import PublicKey, curve_of, parse_jwk
 from strongroom.wire.canonical import JSON, b64, pack_json
@@ -38,6 +43,15 @@ _AUTH_FAILED: Final = "RCAR handshake Auth failed: "
 _ATTEST_FAILED: Final = "RCAR handshake Attest failed: "
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a guest with a valid token asks for."""
+
+    uri: ResourceURI
+    query: Mapping[str, str]  # of the request: `version` for another than the current one
+    claims: Mapping[str, JSON]  # of its token, as a policy written for tokens reads them
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What a resource's policy says of one proof. No payload means no."""
@@ -45,15 +59,16 @@ class Ruling:
     rule: str  # names the policy and its verdict
     reasons: tuple[str, ...] = ()  # every failed check, found and wanted
     payload: bytes | None = field(default=None, repr=False)
+    version: int | None = None  # of the resource, where it has several
 
 
 class Keeper(Protocol):
     """Roots, policies and resources, as the desk asks for them."""
 
-    def verify(self, proof: Proof, now: datetime) -> bool:
-        """Whether the silicon is simulated. VerifyError unless genuine under a root that some policy accepts."""
+    def verify(self, proof: Proof, now: datetime) -> Finding:
+        """What the evidence is. VerifyError unless genuine under a root, or a key, that some policy accepts."""
 
-    def judge(self, uri: ResourceURI, proof: Proof, now: datetime) -> Ruling | None:
+    def judge(self, question: Question, proof: Proof, now: datetime) -> Ruling | None:
         """The ruling under that resource's own roots and policy, or None when there is no such resource."""
 
 
@@ -83,29 +98,35 @@ class Desk:
         *,
         sessions: Sessions | None = None,
         rate: Rate = AUTH_RATE,
+        versions: Collection[str] = (CURRENT.version,),
     ) -> None:
+        """`versions` are those of the protocol that are answered (strongroom.broker.dialect)."""
         self._keeper = keeper
         self._random = randomness
         self._token_key = token_key
         self._sessions = Sessions() if sessions is None else sessions
         self._buckets = Buckets(rate)
+        self._versions = frozenset(versions)
 
     def auth(self, body: bytes, *, peer: str, now: datetime) -> Answer:
         """POST /kbs/v0/auth: a session and its nonce."""
         if not self._buckets.take(peer, now):
             return _busy(429, "too many handshakes from this address")
         try:
-            request = Request.parse(body)
+            request = Request.parse(body, self._versions)
         except StrongroomError as error:
             return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}{error}")
-        if request.tee != TEE:
-            return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}tee is {request.tee[:40]}, want {TEE}")
+        tee = tee_named(request.tee)
+        if tee is None:  # `sample` is one: nothing signs what it says
+            wanted = f"tee is {request.tee[:40]}, want one of {', '.join(TEES)}"
+            return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}{wanted}")
         if request.hashes and HASH not in request.hashes:
             return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}guest does not support {HASH}, want it to")
         nonce, cookie = b64(self._random.octets(NONCE_BYTES)), self._random.octets(COOKIE_BYTES).hex()
-        if self._sessions.begin(cookie, nonce, now) is None:
+        if self._sessions.begin(cookie, nonce, now, tee=tee, dialect=request.dialect) is None:
             return _busy(503, "too many open handshakes")
-        return Answer(200, Challenge(nonce).pack(), cookie)
+        challenge = Challenge(nonce, takes_events=request.dialect.composite)
+        return Answer(200, challenge.pack(), cookie)
 
     def attest(self, body: bytes, *, peer: str, cookie: str | None, now: datetime) -> Answer:
         """POST /kbs/v0/attest: a token for evidence that verifies; the session's one attempt either way."""
@@ -116,9 +137,9 @@ class Desk:
             return Answer(200, TokenReply(session.attested.token).pack())
         proof: Proof | None = None
         try:
-            attestation = Attestation.parse(body)
+            attestation = Attestation.parse(body, dialect=session.dialect, nonce=session.nonce)
             proof = _proof(attestation, session)
-            attested = self._attested(attestation, proof, now)
+            attested = self._attested(attestation, proof, body, now)
         except StrongroomError as error:
             self._sessions.end(cookie)
             audit = Audit(
@@ -129,7 +150,16 @@ class Desk:
         audit = Audit(time=now, peer=peer, outcome=Outcome.ATTESTED, rule=attested.rule, proof=proof)
         return Answer(200, TokenReply(attested.token).pack(), audit=audit)
 
-    def get(self, path: str, *, peer: str, cookie: str | None, bearer: str | None, now: datetime) -> Answer:
+    def get(
+        self,
+        path: str,
+        *,
+        peer: str,
+        cookie: str | None,
+        bearer: str | None,
+        now: datetime,
+        query: Mapping[str, str] = MappingProxyType({}),
+    ) -> Answer:
         """GET of anything under /kbs/v0: a sealed resource, or the reason why not."""
         plugin, _, segments = path.removeprefix(f"{PREFIX}/").partition("/")
         if not path.startswith(f"{PREFIX}/") or not plugin:
@@ -146,19 +176,33 @@ class Desk:
         if session is None or session.attested is None:
             return _refuse(Kind.TOKEN_NOT_FOUND, "no attested session and no token of this broker")
         try:
-            token.check(session.attested.token, self._token_key.public_key(), now=now)
+            claims = token.check(session.attested.token, self._token_key.public_key(), now=now)
         except StrongroomError as error:
             return _refuse(Kind.TOKEN_VERIFIER, str(error))
-        return self._release(uri, session.attested, peer, now)
+        return self._release(Question(uri=uri, query=query, claims=claims), session.attested, peer, now)
 
-    def _release(self, uri: ResourceURI, attested: Attested, peer: str, now: datetime) -> Answer:
-        proof = attested.proof
+    def suspend(self, now: datetime) -> list[bytes]:
+        """Every open session as bytes for `resume`, oldest first. They speak for guests: keep them sealed."""
+        return [_suspended(cookie, session).pack() for cookie, session in self._sessions.ongoing(now)]
 
-        def audit(outcome: Outcome, rule: str) -> Audit:
-            return Audit(time=now, peer=peer, outcome=outcome, rule=rule, resource=uri, proof=proof)
+    def resume(self, sessions: Iterable[bytes], now: datetime) -> int:
+        """Go on with what an earlier desk suspended, before any request; how many there were."""
+        resumed = 0
+        for packed in sessions:
+            kept = Suspended.parse(packed)
+            resumed += self._sessions.resume(kept.cookie_sha256, _restored(kept), now)
+        return resumed
+
+    def _release(self, question: Question, attested: Attested, peer: str, now: datetime) -> Answer:
+        uri, proof = question.uri, attested.proof
+
+        def audit(outcome: Outcome, rule: str, version: int | None = None) -> Audit:
+            return Audit(
+                time=now, peer=peer, outcome=outcome, rule=rule, resource=uri, proof=proof, version=version
+            )
 
         try:
-            ruling = self._keeper.judge(uri, proof, now)
+            ruling = self._keeper.judge(question, proof, now)
         except StrongroomError as error:  # ours to repair, and none of the peer's business
             rule = sentence(str(error))
             return _refuse(Kind.POLICY_ENGINE, f"{uri}: cannot be judged", audit(Outcome.DENIED, rule))
@@ -168,10 +212,12 @@ class Desk:
         if ruling.payload is None:
             rule = f"{ruling.rule}: {sentence('; '.join(ruling.reasons))}"
             return _refuse(
-                Kind.POLICY_DENY, f"{uri}: {'; '.join(ruling.reasons)}", audit(Outcome.DENIED, rule)
+                Kind.POLICY_DENY,
+                f"{uri}: {'; '.join(ruling.reasons)}",
+                audit(Outcome.DENIED, rule, ruling.version),
             )
         body = pack_json(self._sealed(ruling.payload, attested.recipient))
-        return Answer(200, body, audit=audit(Outcome.RELEASED, ruling.rule))
+        return Answer(200, body, audit=audit(Outcome.RELEASED, ruling.rule, ruling.version))
 
     def _sealed(self, payload: bytes, recipient: PublicKey) -> dict[str, JSON]:
         ephemeral = None
@@ -180,23 +226,58 @@ class Desk:
         cek, iv = self._random.octets(CEK_BYTES), self._random.octets(IV_BYTES)
         return seal(payload, recipient, ephemeral=ephemeral, cek=cek, iv=iv).to_json()
 
-    def _attested(self, attestation: Attestation, proof: Proof, now: datetime) -> Attested:
+    def _attested(self, attestation: Attestation, proof: Proof, body: bytes, now: datetime) -> Attested:
         recipient = parse_jwk(dict(attestation.tee_pubkey), "tee-pubkey")
-        simulated = self._keeper.verify(proof, now)
-        claims = token.claims(proof, runtime=attestation.runtime_data(), simulated=simulated, now=now)
-        rule = "evidence is of INSECURE-SIMULATED silicon" if simulated else "evidence is genuine"
-        return Attested(proof, recipient, rule, token.issue(claims, self._token_key))
+        finding = self._keeper.verify(proof, now)
+        runtime = device_data(attestation.nonce, attestation.tee_pubkey)
+        claims = token.claims(proof, finding, runtime=runtime, now=now)
+        rule = "evidence is of INSECURE-SIMULATED silicon" if finding.simulated else "evidence is genuine"
+        return Attested(proof, recipient, rule, token.issue(claims, self._token_key), body)
 
 
 def _proof(attestation: Attestation, session: Session) -> Proof:
     if not hmac.compare_digest(attestation.nonce.encode(), session.nonce.encode()):
         raise FormatError("nonce is not this session's, want evidence made for it")
-    if attestation.additional:
-        raise FormatError(
-            "additional_evidence: got device evidence, want none (this broker judges the CPU alone)"
+    gpus, events = parse_additional(attestation.additional)
+    return Proof(
+        evidence=CompositeEvidence(
+            primary=from_json(session.tee, attestation.primary), gpus=gpus, events=events
+        ),
+        digests=Digests(
+            primary=attestation.digest(HASH),
+            device=attestation.device_digest(HASH),
+            hash=HASH,
+            init_data=None if attestation.init_data is None else attestation.init_data.digest,
+        ),
+        init_data=attestation.init_data,
+    )
+
+
+def _suspended(cookie_sha256: bytes, session: Session) -> Suspended:
+    attested = session.attested
+    kept = None if attested is None else Kept(body=attested.body, rule=attested.rule, token=attested.token)
+    return Suspended(
+        cookie_sha256=cookie_sha256,
+        nonce=session.nonce,
+        expires=session.expires,
+        tee=session.tee,
+        dialect=session.dialect,
+        outcome=kept,
+    )
+
+
+def _restored(kept: Suspended) -> Session:
+    session = Session(kept.nonce, kept.expires, kept.tee, kept.dialect)
+    if kept.outcome is not None:
+        attestation = Attestation.parse(kept.outcome.body, dialect=kept.dialect, nonce=kept.nonce)
+        session.attested = Attested(
+            _proof(attestation, session),
+            parse_jwk(dict(attestation.tee_pubkey), "tee-pubkey"),
+            kept.outcome.rule,
+            kept.outcome.token,
+            kept.outcome.body,
         )
-    report, certificates = from_kbs(attestation.primary)
-    return Proof(report, certificates, kbs_digest(attestation.runtime_data(), HASH))
+    return session
 
 
 def _refuse(kind: Kind, detail: str, audit: Audit | None = None) -> Answer:

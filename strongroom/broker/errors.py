@@ -1,7 +1,8 @@
 """What a broker answers when it does not give: a type URI, and the error each one is for the guest.
 
 The status tells little: Trustee answers 401 to nearly everything, so the type decides. What re-attesting cannot
-change is never retried; trouble inside the broker is a TransportError, which may be.
+change is never retried; trouble inside the broker is a TransportError, which may be. Brokers of other makers answer
+with a problem document and a status that means something; that is read too.
 """
 
 from dataclasses import dataclass
@@ -40,11 +41,15 @@ class Kind(StrEnum):
     POLICY_ENGINE = "PolicyEngineError"
 
 
+class SessionLostError(ProtocolError):
+    """A broker knows neither our session nor our token any more: what a new handshake mends, once."""
+
+
 NOT_FOUND: Final = frozenset({Kind.INVALID_PATH, Kind.PLUGIN_NOT_FOUND})  # status 404, all others 401
 _ERRORS: Final[dict[Kind, type[StrongroomError]]] = {
     Kind.ATTESTATION: VerifyError,
-    Kind.TOKEN_NOT_FOUND: ProtocolError,
-    Kind.TOKEN_VERIFIER: ProtocolError,
+    Kind.TOKEN_NOT_FOUND: SessionLostError,
+    Kind.TOKEN_VERIFIER: SessionLostError,
     Kind.POLICY_DENY: PolicyError,
     Kind.PLUGIN_INTERNAL: PolicyError,
     Kind.INVALID_PATH: ProtocolError,
@@ -87,7 +92,9 @@ def to_error(status: int, body: bytes, *, asked: str, version: str) -> Strongroo
         return TransportError(f"{asked}: status {status}{_saying(Refusal.parse(body))}")
     refusal = Refusal.parse(body)
     if refusal is None:
-        return ProtocolError(f"{asked}: status {status} without a reason, want 200 or a key broker's refusal")
+        return _problem(status, body, asked) or ProtocolError(
+            f"{asked}: status {status} without a reason, want 200 or a key broker's refusal"
+        )
     if VERSION_MISMATCH in refusal.detail:
         theirs = refusal.detail.partition(VERSION_MISMATCH)[2].split(" ", 1)[0].lstrip("=")
         return ProtocolError(f"{asked}: broker speaks protocol {sentence(theirs)}, we speak {version}")
@@ -96,6 +103,22 @@ def to_error(status: int, body: bytes, *, asked: str, version: str) -> Strongroo
             f"{asked}: broker has trouble of its own, {sentence(refusal.type)}{_saying(refusal)}"
         )
     return _ERRORS[Kind(refusal.type)](f"{asked}: {sentence(refusal.type)}{_saying(refusal)}")
+
+
+def _problem(status: int, body: bytes, asked: str) -> StrongroomError | None:
+    """The error in a problem document (RFC 9457), as the brokers of other makers answer; None when it is none."""
+    try:
+        value = parse_json(body, "problem", max_bytes=MAX_REFUSAL, floats=True)
+    except FormatError:
+        return None
+    if not isinstance(value, dict) or not isinstance(title := value.get("title"), str) or not title:
+        return None
+    detail = value.get("detail")
+    said = f"{title}: {detail}" if isinstance(detail, str) and detail else title
+    sentences = f"{asked}: status {status}: {sentence(said)}"
+    if status in (401, 403):
+        return VerifyError(sentences) if asked.endswith("/attest") else PolicyError(sentences)
+    return PolicyError(sentences) if status == 404 else ProtocolError(sentences)
 
 
 def _saying(refusal: Refusal | None) -> str:

@@ -9,7 +9,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
+from strongroom.broker.dialect import CURRENT, Dialect
 from strongroom.broker.proof import Proof
+from strongroom.evidence.kbs import KBSTee
 from strongroom.keys.jwk import PublicKey
 
 LIFE: Final = timedelta(minutes=5)
@@ -24,12 +26,15 @@ class Attested:
     recipient: PublicKey
     rule: str  # what was found of the evidence, for the audit
     token: str = field(repr=False)
+    body: bytes = field(default=b"", repr=False)  # the attestation as it came, to suspend the session with
 
 
 @dataclass(slots=True)
 class Session:
     nonce: str = field(repr=False)
     expires: datetime
+    tee: KBSTee = "snp"
+    dialect: Dialect = CURRENT
     attested: Attested | None = None
 
 
@@ -43,12 +48,14 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._by_cookie)
 
-    def begin(self, cookie: str, nonce: str, now: datetime) -> Session | None:
+    def begin(
+        self, cookie: str, nonce: str, now: datetime, *, tee: KBSTee = "snp", dialect: Dialect = CURRENT
+    ) -> Session | None:
         """A new session, or None while the table is full: an old guest is never put out for a new one."""
         self._expire(now)
         if len(self._by_cookie) >= self._max:
             return None
-        session = self._by_cookie[_digest(cookie)] = Session(nonce, now + self._life)
+        session = self._by_cookie[_digest(cookie)] = Session(nonce, now + self._life, tee, dialect)
         return session
 
     def find(self, cookie: str | None, now: datetime) -> Session | None:
@@ -65,6 +72,20 @@ class Sessions:
     def attest(self, session: Session, attested: Attested) -> None:
         session.attested = attested
         self._by_token[_digest(attested.token)] = session
+
+    def ongoing(self, now: datetime) -> list[tuple[bytes, Session]]:
+        """Every session with the SHA-256 of its cookie, oldest first."""
+        self._expire(now)
+        return list(self._by_cookie.items())
+
+    def resume(self, cookie_sha256: bytes, session: Session, now: datetime) -> bool:
+        """Whether a session of an earlier process goes on. Before any other begins: they end in this order."""
+        if session.expires <= now or len(self._by_cookie) >= self._max:
+            return False
+        self._by_cookie[cookie_sha256] = session
+        if session.attested is not None:
+            self._by_token[_digest(session.attested.token)] = session
+        return True
 
     def _expire(self, now: datetime) -> None:
         while self._by_cookie:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from strongroom.broker.proof import Proof
+from strongroom.broker.proof import Finding, Proof
 from strongroom.errors import FormatError, VerifyError
 from strongroom.keys.jwk import pack_point
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
@@ -22,7 +22,8 @@ from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
 PROFILE: Final = "tag:github.com,2024:confidential-containers/Trustee"
 ISSUER: Final = "strongroom-broker"
 LIFE: Final = timedelta(minutes=5)
-MAX_TOKEN: Final = 64 << 10  # characters
+MAX_TOKEN: Final = 256 << 10  # characters
+_MAX_INIT_DATA: Final = 64 << 10  # characters of init-data that a token repeats
 _WIDTH: Final = 32  # octets of r and of s
 
 _GENUINE: Final = 2  # trustworthiness values, draft-ietf-rats-ar4si
@@ -32,33 +33,36 @@ _CONTRAINDICATED: Final = 97
 
 
 def claims(
-    proof: Proof, *, runtime: Mapping[str, JSON], simulated: bool, now: datetime, life: timedelta = LIFE
+    proof: Proof,
+    finding: Finding,
+    *,
+    runtime: Mapping[str, JSON],
+    now: datetime,
+    life: timedelta = LIFE,
 ) -> dict[str, JSON]:
-    """The claims of verified evidence. `runtime` is the hashed runtime data, with the guest's public key."""
-    vector = {
-        "configuration": _UNSAFE if proof.report.debug_allowed else 0,
-        "executables": _NOT_RECOGNISED,
-        "hardware": _CONTRAINDICATED if simulated else _GENUINE,
+    """The claims of verified evidence. `runtime` is the session's nonce and the guest's public key."""
+    primary = proof.evidence.primary
+    said: dict[str, JSON] = {
+        primary.tee: {**finding.cpu, "insecure_simulated": finding.simulated},
+        "report_data": proof.digests.primary.hex(),
+        "runtime_data_claims": dict(runtime),
     }
-    bad = max(vector.values()) >= _UNSAFE
-    submodule: JSON = {
-        "ear.status": "contraindicated" if bad else "warning",
-        "ear.trustworthiness-vector": {**vector},
-        "ear.appraisal-policy-id": "none",
-        "ear.veraison.annotated-evidence": {
-            "snp": _snp_claims(proof, simulated),
-            "report_data": proof.report.report_data.hex(),
-            "init_data": proof.report.host_data.hex(),
-            "runtime_data_claims": dict(runtime),
-        },
-    }
+    if proof.init_data is not None:
+        said["init_data"] = proof.init_data.digest.hex()
+        if len(proof.init_data.text) <= _MAX_INIT_DATA:
+            said["init_data_claims"] = proof.init_data.claims()
+    submods: dict[str, JSON] = {"cpu0": _submodule(said, finding)}
+    counted = dict.fromkeys((kind for kind, _ in finding.devices), 0)
+    for kind, device in finding.devices:
+        submods[f"{kind}{counted[kind]}"] = _submodule({"nvidia": dict(device)}, finding)
+        counted[kind] += 1
     return {
         "eat_profile": PROFILE,
         "iss": ISSUER,
         "iat": int(now.timestamp()),
         "exp": int((now + life).timestamp()),
         "ear.verifier-id": {"developer": "strongroom", "build": "broker"},
-        "submods": {"cpu0": submodule},
+        "submods": submods,
     }
 
 
@@ -92,18 +96,18 @@ def check(token: str, key: ec.EllipticCurvePublicKey, *, now: datetime) -> dict[
     return value
 
 
-def _snp_claims(proof: Proof, simulated: bool) -> dict[str, JSON]:
-    report = proof.report
-    tcb: dict[str, JSON] = {
-        f"reported_tcb_{part}": level for part, level in report.reported_tcb.levels().items()
+def _submodule(said: dict[str, JSON], finding: Finding) -> JSON:
+    vector = {
+        "configuration": _UNSAFE if finding.debug else 0,
+        "executables": _NOT_RECOGNISED,
+        "hardware": _CONTRAINDICATED if finding.simulated else _GENUINE,
     }
-    return tcb | {
-        "measurement": report.measurement.hex(),
-        "policy_debug_allowed": report.debug_allowed,
-        "policy_migrate_ma": report.migration_allowed,
-        "policy_smt_allowed": report.smt_allowed,
-        "vmpl": report.vmpl,
-        "insecure_simulated": simulated,
+    bad = max(vector.values()) >= _UNSAFE
+    return {
+        "ear.status": "contraindicated" if bad else "warning",
+        "ear.trustworthiness-vector": {**vector},
+        "ear.appraisal-policy-id": "none",
+        "ear.veraison.annotated-evidence": {**said},
     }
 
 

@@ -1,20 +1,28 @@
 """`strongroom broker`: keep keys in a directory, and give them only to machines that meet each key's policy.
 
-For one machine and for tests. Where this is outgrown, a Trustee KBS speaks the same protocol to the same guests.
+For one site, on one machine. Where this is outgrown, a Trustee KBS speaks the same protocol to the same guests.
 """
 
 import argparse
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from strongroom.broker.resource import ResourceURI, VolumeKey
+from strongroom.broker.audit import Head
+from strongroom.broker.rate import Rate
+from strongroom.cli.broker_audit import add_audit
 from strongroom.cli.broker_certificate import CERTIFICATE, KEY, read_certificate, write_certificate
-from strongroom.cli.broker_server import Endpoint, Ready, serve
-from strongroom.errors import ConfigError, FormatError, MachineError
-from strongroom.host.shelf import MAX_PAYLOAD, MAX_POLICY, Shelf
+from strongroom.cli.broker_endpoint import ACTIVATED, Endpoint
+from strongroom.cli.broker_server import REQUEST_RATE, Limits, Ready, serve
+from strongroom.cli.broker_target import local_actor
+from strongroom.cli.broker_verbs import add_verbs
+from strongroom.errors import ConfigError
+from strongroom.host.brokerage.administration import perform
+from strongroom.host.brokerage.house import House
+from strongroom.host.brokerage.root import DEFAULT, parse_root
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8443"
 
@@ -23,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
     broker = subparsers.add_parser("broker", help=__doc__.partition("\n")[0], description=__doc__)
     verbs = broker.add_subparsers(metavar="ACTION", required=True)
 
-    init = verbs.add_parser("init", help="make a broker directory and its TLS certificate")
+    init = verbs.add_parser("init", help="make a broker directory, its root key and its TLS certificate")
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument(
         "--name",
@@ -34,29 +42,52 @@ def add_parser(subparsers: Any) -> None:
         help="DNS names and addresses of this broker",
     )
     init.add_argument("--days", type=int, default=825, help="life of the certificate (default: %(default)s)")
+    init.add_argument(
+        "--root-key",
+        default=DEFAULT,
+        metavar="SOURCE",
+        help="what seals everything: file:NAME, credential:NAME or tpm:PCRS (default: %(default)s)",
+    )
+    init.add_argument(
+        "--admin",
+        action="append",
+        default=[],
+        metavar="NAME=KEY",
+        help="who may administer it over the network, by the key `strongroom broker key` printed",
+    )
     init.add_argument("--json", action="store_true", help="print the result as JSON")
     init.set_defaults(action=_init)
 
-    put = verbs.add_parser("put", help="keep a file under a name, guarded by a policy")
-    put.add_argument("directory", type=Path, metavar="DIR")
-    put.add_argument("resource", metavar="kbs:///REPOSITORY/TYPE/TAG")
-    put.add_argument(
-        "file", type=Path, metavar="FILE", help="what is released, such as the key from `strongroom seal`"
-    )
-    put.add_argument(
-        "--policy", type=Path, required=True, metavar="FILE", help="YAML: whom it is released to"
-    )
-    put.set_defaults(action=_put)
+    add_verbs(verbs)
+    add_audit(verbs)
 
     run = verbs.add_parser("serve", help="answer guests until SIGTERM; one audit line on stderr per decision")
     run.add_argument("directory", type=Path, metavar="DIR")
     run.add_argument(
-        "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="default: %(default)s; port 0: any"
+        "--listen",
+        default=DEFAULT_LISTEN,
+        metavar="HOST:PORT",
+        help=f"default: %(default)s; port 0: any; {ACTIVATED}: the socket of a .socket unit",
     )
     run.add_argument("--tls-cert", type=Path, metavar="FILE", help=f"default: DIR/{CERTIFICATE}")
     run.add_argument("--tls-key", type=Path, metavar="FILE", help=f"default: DIR/{KEY}")
     run.add_argument(
         "--insecure-loopback", action="store_true", help="plain HTTP, on a loopback address only"
+    )
+    run.add_argument("--metrics", metavar="HOST:PORT", help="Prometheus metrics there, in plain HTTP")
+    run.add_argument(
+        "--rate",
+        type=int,
+        default=int(REQUEST_RATE.per_second),
+        metavar="N",
+        help="requests per second and address (default: %(default)s)",
+    )
+    run.add_argument(
+        "--handshakes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="handshakes per second and address (default: %(default)s)",
     )
     run.add_argument("--json", action="store_true", help="print the ready line as JSON")
     run.set_defaults(action=_serve)
@@ -68,83 +99,76 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _init(args: argparse.Namespace) -> int:
-    shelf = Shelf(args.directory)
-    shelf.create()
+    admins = [_administrator(text) for text in args.admin]
+    parse_root(args.root_key, args.directory)
+    args.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     certificate = write_certificate(args.directory, args.name, days=args.days)
+    try:
+        head = _made(args.directory, args.root_key, admins)
+    except BaseException:  # nobody knows this identity yet, and the next try makes another
+        for name in (CERTIFICATE, KEY):
+            (args.directory / name).unlink(missing_ok=True)
+        raise
     spki, host = certificate.spki_sha256.hex(), args.name[0]
     if args.json:
-        print(json.dumps({"directory": str(args.directory), "spki_sha256": spki, "ca": certificate.pem}))
+        found = {"directory": str(args.directory), "spki_sha256": spki, "ca": certificate.pem}
+        print(json.dumps(found | {"audit_head": str(head)}))
         return 0
     where = f"[{host}]" if ":" in host else host
     print(f"broker directory  {args.directory}")
+    print(f"root key          {args.root_key}")
     print(f"certificate       {args.directory / CERTIFICATE}, P-256, until {certificate.not_after:%Y-%m-%d}")
     print(f"key sha256        {spki}")
+    print(f"audit head        {head}")
     print("in userdata       strongroom:")
     print(f'                    broker: {{url: "https://{where}:8443", spki_sha256: "{spki}"}}')
     return 0
 
 
-def _put(args: argparse.Namespace) -> int:
-    uri = ResourceURI.parse(args.resource)
-    shelf = _shelf(args.directory)
-    payload = _read(args.file, MAX_PAYLOAD)
-    shelf.put(uri, payload, _read(args.policy, MAX_POLICY))
-    print(f"{uri}: {_described(payload)}")
-    return 0
+def _made(directory: Path, root: str, admins: list[tuple[str, str]]) -> Head:
+    actor = local_actor()
+    with House.create(directory, datetime.now(UTC), root=root, who=actor.name) as house:
+        for name, key in admins:
+            perform(house, "add-administrator", {"name": name, "key": key}, actor)
+        return house.verify_audit()
+
+
+def _administrator(text: str) -> tuple[str, str]:
+    name, equals, key = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--admin: got {text[:80]!r}, want NAME=KEY")
+    return name, key
 
 
 def _serve(args: argparse.Namespace) -> int:
-    shelf = _shelf(args.directory)
     certificate = args.tls_cert or args.directory / CERTIFICATE
     key = args.tls_key or args.directory / KEY
-    endpoint = Endpoint.parse(args.listen, certificate=certificate, key=key, plain=args.insecure_loopback)
+    limits = Limits(handshakes=_rate("--handshakes", args.handshakes), requests=_rate("--rate", args.rate))
+    with House(args.directory) as house:
+        endpoint = Endpoint.parse(args.listen, certificate=certificate, key=key, plain=args.insecure_loopback)
+        metrics = None if args.metrics is None else Endpoint.metrics(args.metrics)
 
-    def ready(at: Ready) -> None:
-        print(_ready_line(at, certificate, as_json=args.json), flush=True)
+        def ready(at: Ready) -> None:
+            print(_ready_line(at, certificate, as_json=args.json), flush=True)
 
-    def audit(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        def echo(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
 
-    asyncio.run(serve(shelf, endpoint, ready=ready, audit=audit))
+        asyncio.run(serve(house, endpoint, ready=ready, echo=echo, metrics=metrics, limits=limits))
     return 0
 
 
+def _rate(option: str, per_second: int) -> Rate:
+    if not 1 <= per_second <= 1_000_000:
+        raise ConfigError(f"{option}: got {per_second}, want 1..1000000")
+    return Rate(per_second=float(per_second), burst=max(20, 4 * per_second))
+
+
 def _ready_line(at: Ready, certificate: Path, *, as_json: bool) -> str:
-    if at.plain:
-        return (
-            json.dumps({"url": at.url, "spki_sha256": None, "ca": None})
-            if as_json
-            else f"serving {at.url} (INSECURE)"
-        )
-    shown = read_certificate(certificate)
-    spki = shown.spki_sha256.hex()
-    return (
-        json.dumps({"url": at.url, "spki_sha256": spki, "ca": shown.pem})
-        if as_json
-        else f"serving {at.url} spki {spki}"
-    )
-
-
-def _shelf(directory: Path) -> Shelf:
-    if not (directory / "resources").is_dir():
-        raise ConfigError(f"{directory}: not a broker directory, want one made by `strongroom broker init`")
-    return Shelf(directory)
-
-
-def _read(path: Path, most: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
-    except OSError as error:
-        raise MachineError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    if len(content) > most:
-        raise FormatError(f"{path}: longer than {most} bytes")
-    return content
-
-
-def _described(payload: bytes) -> str:
-    try:
-        volume = VolumeKey.parse(payload)
-    except FormatError:
-        return f"{len(payload)} bytes kept"
-    return f"key kept for the sealed model of root {volume.root.hex()}, epoch {volume.epoch}"
+    shown = None if at.plain else read_certificate(certificate)
+    spki = None if shown is None else shown.spki_sha256.hex()
+    if as_json:
+        value = {"url": at.url, "spki_sha256": spki, "ca": None if shown is None else shown.pem}
+        return json.dumps(value | {"metrics": at.metrics})
+    told = f", metrics {at.metrics}/metrics" if at.metrics else ""
+    return f"serving {at.url} {'(INSECURE)' if spki is None else f'spki {spki}'}{told}"

@@ -28,12 +28,14 @@ SIZE: Final = 64  # bytes of report_data
 MIN_CHALLENGE: Final = 16  # bytes
 EXPORTER_LABEL: Final = b"EXPORTER-strongroom-attestation"  # RFC 8446 7.5; context = the nonce, 32 bytes out
 _KBS_HASHES: Final = {"sha256": sha256, "sha384": sha384, "sha512": sha512}
+_KBS_SIZES: Final = {"sha256": 32, "sha384": 48, "sha512": 64}
 
 _GPU_NONCE_LABEL: Final = b"strongroom/gpu-nonce/v1\0"
 _TPM_NONCE_LABEL: Final = b"strongroom/tpm-nonce/v1\0"
 _CHANNEL_LABEL: Final = b"strongroom/channel-challenge/v1\0"
 _CERTIFICATE_MARKER: Final = b"strongroom/certificate-challenge/v1\0"
 _RECEIPT_MARKER: Final = b"strongroom/receipt-challenge/v1\0"
+_APPLICATION_LABEL: Final = b"strongroom/application-challenge/v1\0"
 
 
 class Purpose(StrEnum):
@@ -94,6 +96,16 @@ def receipt_challenge(not_before: datetime) -> bytes:
     return _RECEIPT_MARKER + _minutes(not_before)
 
 
+def application_challenge(caller: str, nonce: bytes) -> bytes:
+    """The challenge of evidence that a program inside the machine asked for; `caller` is what the kernel calls it.
+
+    A unit ("api.service"), or "uid-1000" where there is none: evidence made for one program never passes for another's.
+    """
+    if len(nonce) < MIN_CHALLENGE:
+        raise FormatError(f"challenge: {len(nonce)} bytes, want at least {MIN_CHALLENGE}")
+    return sha384(_APPLICATION_LABEL + enc(caller.encode()) + enc(nonce)).digest()
+
+
 def kbs_digest(members: Mapping[str, JSON], hash: str = "sha384") -> bytes:
     """The digest of KBS runtime data: `members` as canonical JSON (RFC 8785)."""
     if (function := _KBS_HASHES.get(hash)) is None:
@@ -101,14 +113,15 @@ def kbs_digest(members: Mapping[str, JSON], hash: str = "sha384") -> bytes:
     return function(pack_json(dict(members))).digest()
 
 
-def kbs_report_data(digest: bytes) -> bytes:
-    """report_data in the KBS shape: a SHA-384 digest, zero padded to 64 bytes.
+def kbs_report_data(digest: bytes, hash: str = "sha384") -> bytes:
+    """report_data in the KBS shape: the digest, zero padded to 64 bytes.
 
-    Other hash lengths are refused: `is_reserved` could not tell them from bytes a local caller chose.
+    Only that of SHA-384 is reserved: `is_reserved` cannot tell another length from bytes a local caller chose. Whoever
+    names another hash here accepts that, for a broker that takes no other.
     """
-    if len(digest) != 48:
-        raise FormatError(f"kbs: digest is {len(digest)} bytes, want 48 (sha384)")
-    return digest + bytes(SIZE - 48)
+    if len(digest) != _KBS_SIZES.get(hash):
+        raise FormatError(f"kbs: digest is {len(digest)} bytes, want {_KBS_SIZES.get(hash, 48)} ({hash})")
+    return digest.ljust(SIZE, b"\0")
 
 
 def is_reserved(data: bytes) -> bool:

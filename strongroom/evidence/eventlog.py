@@ -39,8 +39,13 @@ class Event:
             raise FormatError(f"event {self.name}: {len(self.payload)} bytes, want at most {MAX_PAYLOAD}")
 
     @property
+    def measured(self) -> bytes:
+        """The bytes that `digest` is over."""
+        return _LABEL + enc(self.name.encode()) + enc(self.payload)
+
+    @property
     def digest(self) -> bytes:
-        return sha384(_LABEL + enc(self.name.encode()) + enc(self.payload)).digest()
+        return sha384(self.measured).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,9 +233,11 @@ def _number(value: JSON, at: str) -> int:
 def _octets(value: JSON, at: str, limit: int) -> bytes:
     if not isinstance(value, list) or len(value) > limit:
         raise FormatError(f"{at}: want a list of at most {limit} bytes")
-    octets = bytearray()
-    for item in value:
-        if type(item) is not int or not 0 <= item <= 0xFF:
+    for item in value if {*map(type, value)} - {int} else ():  # bool is an int: type() on purpose
+        if type(item) is not int:
             raise FormatError(f"{at}: holds {ascii(item)[:40]}, want bytes 0..255")
-        octets.append(item)
-    return bytes(octets)
+    try:
+        return bytes(value)  # type: ignore[arg-type]  # whole numbers, all of them
+    except ValueError:
+        outside = next(item for item in value if item not in range(256))
+        raise FormatError(f"{at}: holds {ascii(outside)[:40]}, want bytes 0..255") from None

@@ -6,6 +6,7 @@ challenge and key, report_data to their exact evidence. A TPM's quote commits to
 the event log makes of it: a log that was written anew since would say something else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,13 +16,13 @@ from strongroom.evidence.binding import (
     Purpose,
     gpu_digest,
     gpu_nonce,
-    kbs_report_data,
     report_data,
     tpm_nonce,
 )
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.collateral import AMD_CRL, Collateral
 from strongroom.evidence.eventlog import PCR, EventLog
+from strongroom.evidence.gpu import GPUEvidence
 from strongroom.evidence.hcl import HCLReport
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
@@ -97,24 +98,15 @@ def verify_bundle(
     own = collateral or Collateral()
     verifier = _Verifier.of(bundle.collateral, own, roots=roots, now=now, issuers=issuers)
     claims = _machine(bundle, expected, verifier)
-    return _with_devices(claims, bundle, gpu_nonce(challenge, key), verifier)
-
-
-def verify_kbs(
-    report: SNPReport,
-    table: CertificateTable,
-    *,
-    digest: bytes,
-    roots: Roots,
-    now: datetime,
-    crl: bytes | None = None,
-    issuers: CertificateTable | None = None,
-) -> Claims:
-    """The claims of a report made for KBS runtime data with this SHA-384 digest. They carry no event log."""
-    if report.report_data != kbs_report_data(digest):
-        raise VerifyError("snp report: report_data differs, want the digest of this exchange")
-    endorsement = verify_report(report, table, roots=roots, now=now, crl=crl, issuers=issuers)
-    return snp_claims(report, endorsement, None)
+    return with_devices(
+        claims,
+        bundle.gpus,
+        bundle.events,
+        nonce=gpu_nonce(challenge, key),
+        collateral=verifier.collateral,
+        roots=roots,
+        now=now,
+    )
 
 
 def _machine(bundle: Bundle, expected: bytes, verifier: _Verifier) -> Claims:
@@ -228,11 +220,12 @@ def _with_tpm(claims: Claims, tpm: TPMEvidence, nonce: bytes, verifier: _Verifie
 
 
 def _add_tpm(claims: Claims, tpm: TPMClaims) -> Claims:
-    _check_followed(tpm, claims.events or EventLog())
+    check_followed(tpm, claims.events or EventLog())
     return replace(claims, tpm=tpm, not_checked=(*claims.not_checked, *tpm.not_checked))
 
 
-def _check_followed(tpm: TPMClaims, events: EventLog) -> None:
+def check_followed(tpm: TPMClaims, events: EventLog) -> None:
+    """VerifyError unless the register that follows the event log is what this log makes of it."""
     if PCR not in tpm.pcrs:
         raise VerifyError(f"tpm quote: without pcr {PCR}, want it: that one follows the event log")
     if tpm.pcrs[PCR] != events.pcr:
@@ -257,17 +250,25 @@ def _with_certified_key(
     )
 
 
-def _with_devices(claims: Claims, bundle: Bundle, nonce: bytes, verifier: _Verifier) -> Claims:
-    if not bundle.gpus:
+def with_devices(
+    claims: Claims,
+    gpus: Sequence[GPUEvidence],
+    events: EventLog,
+    *,
+    nonce: bytes,
+    collateral: Collateral,
+    roots: Roots,
+    now: datetime,
+) -> Claims:
+    """These claims and those of the devices beside the CPU, all asked with `nonce`; VerifyError for one that fails."""
+    if not gpus:
         return claims
-    devices = verify_devices(
-        bundle.gpus, nonce=nonce, collateral=verifier.collateral, roots=verifier.roots, now=verifier.now
-    )
+    devices = verify_devices(gpus, nonce=nonce, collateral=collateral, roots=roots, now=now)
     counted = replace(
         claims,
         gpus=len(devices.devices.gpus),
         devices=devices,
-        gpu_state=said_of_gpus(bundle.events, devices.devices),
+        gpu_state=said_of_gpus(events, devices.devices),
         not_checked=(*claims.not_checked, *devices.not_checked),
     )
     return _simulated(counted, devices.roots)

@@ -22,11 +22,11 @@ class Claims:
     The facts that every machine has come first; what only one kind of machine can say is None for the others.
     """
 
-    tee: Literal["snp", "tdx"]
-    product: str  # "Milan", "Genoa", "Turin", "TDX"
+    tee: Literal["snp", "tdx", "tpm"]  # the last: nothing but a TPM, whose key somebody believes by name
+    product: str  # "Milan", "Genoa", "Turin", "TDX", "TPM"
     simulated: bool  # some root it depends on was a simulated one
     root_sha256: bytes  # of the DER root certificate the CPU's chain ended in
-    leaf: Literal["vcek", "vlek", "pck"]
+    leaf: Literal["vcek", "vlek", "pck", "ak"]
     csp_id: str | None  # the cloud provider a VLEK was issued to
     measurement: bytes  # 48: MEASUREMENT, or MRTD
     host_data: bytes  # HOST_DATA (32), or MRCONFIGID (48)

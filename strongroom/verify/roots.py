@@ -49,6 +49,9 @@ class Roots:
     nvidia_rim: frozenset[bytes] = frozenset()
     azure_vtpm: frozenset[bytes] = frozenset()
     gcp_vtpm: frozenset[bytes] = frozenset()
+    tpm_keys: frozenset[bytes] = (
+        frozenset()
+    )  # SHA-256 of the DER SPKI: TPMs believed by name, with nothing above
 
     def accepts(self, anchor: Anchor, der_sha256: bytes) -> bool:
         """Whether this root of `anchor` is a simulated one; VerifyError when it is not a root at all."""
@@ -78,6 +81,13 @@ class Roots:
         if any(len(digest) != 32 for digest in added):
             raise ConfigError("insecure root: want the 32 bytes of a SHA-256")
         return replace(self, insecure=self.insecure | added)
+
+    def with_tpm_keys(self, sha256s: Iterable[bytes]) -> "Roots":
+        """These roots, and TPMs whose attestation key has one of these SHA-256 digests (DER SPKI)."""
+        added = frozenset(sha256s)
+        if any(len(digest) != 32 for digest in added):
+            raise ConfigError("tpm key: want the 32 bytes of a SHA-256")
+        return replace(self, tpm_keys=self.tpm_keys | added)
 
 
 PRODUCTION: Final = Roots(

@@ -4,18 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from demo.silicon.mint import Silicon
-from strongroom.broker.desk import Answer, Desk, Ruling
-from strongroom.broker.exchange import Collect, Done, Exchange, Reply, Send
+from strongroom.broker.desk import Answer, Desk, Keeper, Question, Ruling
+from strongroom.broker.dialect import CURRENT, Dialect
+from strongroom.broker.exchange import Admission, Collect, Exchange, Reply, Send
 from strongroom.broker.messages import COOKIE
-from strongroom.broker.proof import Proof
+from strongroom.broker.proof import Finding, Proof
 from strongroom.broker.resource import ResourceURI, VolumeKey
 from strongroom.errors import VerifyError
+from strongroom.evidence.initdata import InitData
+from strongroom.evidence.kbs import KBSTee
+from strongroom.keys.jwk import PrivateKey
 from tests.fakes.https import ok
+from tests.fakes.kbs import Collector, Machine
 
 NOW: Final = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 URI: Final = ResourceURI.parse("kbs:///default/model/llama")
@@ -48,21 +53,21 @@ class ToldKeeper:
     verified: list[Proof] = field(default_factory=list)
     judged: list[ResourceURI] = field(default_factory=list)
 
-    def verify(self, proof: Proof, now: datetime) -> bool:
+    def verify(self, proof: Proof, now: datetime) -> Finding:
         self.verified.append(proof)
         if self.forged:
             raise VerifyError(self.forged)
-        return self.simulated
+        return Finding(simulated=self.simulated, debug=False, cpu={"told": True})
 
-    def judge(self, uri: ResourceURI, proof: Proof, now: datetime) -> Ruling | None:
-        self.judged.append(uri)
-        if uri not in self.resources:
+    def judge(self, question: Question, proof: Proof, now: datetime) -> Ruling | None:
+        self.judged.append(question.uri)
+        if question.uri not in self.resources:
             return None
-        return Ruling("policy 00", self.reasons, None if self.reasons else self.resources[uri])
+        return Ruling("policy 00", self.reasons, None if self.reasons else self.resources[question.uri])
 
 
-def desk(keeper: ToldKeeper) -> Desk:
-    return Desk(keeper, CountedRandomness(), ec.derive_private_key(99, ec.SECP256R1()))
+def desk(keeper: Keeper, **options: Any) -> Desk:
+    return Desk(keeper, CountedRandomness(), ec.derive_private_key(99, ec.SECP256R1()), **options)
 
 
 def carry(desk: Desk, send: Send, *, peer: str = "192.0.2.1", now: datetime = NOW) -> Answer:
@@ -76,32 +81,45 @@ def carry(desk: Desk, send: Send, *, peer: str = "192.0.2.1", now: datetime = NO
 
 @dataclass
 class Guest:
-    """An exchange and the machine it runs on."""
+    """A machine and its side of an exchange."""
 
-    silicon: Silicon
-    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    collect: Collector
+    tee: KBSTee = "snp"
+    key: PrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     uri: ResourceURI = URI
+    dialect: Dialect = CURRENT
+    hashes: tuple[str, ...] = ("sha384",)
+    init_data: InitData | None = None
     answers: list[Answer] = field(default_factory=list)
     sent: list[Send] = field(default_factory=list)
 
+    @classmethod
+    def on(cls, machine: Silicon | Machine, **rest: Any) -> "Guest":
+        collector = machine if isinstance(machine, Machine) else Machine(chip=machine)
+        return cls(collector, collector.tee, **rest)
+
+    def admitted(self, desk: Desk, *, tamper: Callable[[Send], Send] = lambda send: send) -> Admission:
+        """What a handshake ends in, or the error the exchange raises."""
+        exchange = Exchange(
+            self.tee, self.key, hashes=self.hashes, dialect=self.dialect, init_data=self.init_data
+        )
+        asked = exchange.receive(self._carried(desk, tamper(exchange.start())))
+        assert isinstance(asked, Collect)
+        admission = exchange.receive(self._carried(desk, tamper(exchange.evidence(self.collect(asked)))))
+        assert isinstance(admission, Admission)
+        return admission
+
     def obtain(self, desk: Desk, *, tamper: Callable[[Send], Send] = lambda send: send) -> bytes:
-        """The secret, or the error the exchange raises."""
-        exchange = Exchange(self.uri, self.key)
-        action: Send | Collect | Done = exchange.start()
-        while True:
-            match action:
-                case Send():
-                    self.sent.append(tamper(action))
-                    answer = carry(desk, self.sent[-1])
-                    self.answers.append(answer)
-                    action = exchange.receive(
-                        Reply(answer.status, answer.body, answer.cookie or action.cookie)
-                    )
-                case Collect(report_data):
-                    report = self.silicon.report(report_data)
-                    action = exchange.evidence(report, self.silicon.certificates())
-                case Done(secret):
-                    return secret
+        """The secret, or the error on the way to it."""
+        admission = self.admitted(desk, tamper=tamper)
+        send = admission.ask(self.uri)
+        return admission.open(send, self._carried(desk, tamper(send)))
+
+    def _carried(self, desk: Desk, send: Send) -> Reply:
+        self.sent.append(send)
+        answer = carry(desk, send)
+        self.answers.append(answer)
+        return Reply(answer.status, answer.body, answer.cookie or send.cookie)
 
 
 def respond_with(desk: Desk) -> Callable[[bytes], bytes]:

@@ -17,6 +17,7 @@ from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.detect import Kind, detect
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.hcl import HCLReport, RuntimeData
+from strongroom.evidence.initdata import InitData, delivered_text
 from strongroom.evidence.nvidia_certs import parse_chain
 from strongroom.evidence.nvidia_json import from_nvidia
 from strongroom.evidence.outline import Outline
@@ -29,6 +30,7 @@ from strongroom.evidence.spdm import SPDMReport
 from strongroom.evidence.tcglog import CCELTable, LogKind, TCGLog
 from strongroom.evidence.tdx import TDReport, TDXQuote
 from strongroom.evidence.tpm import TPMPublic, TPMQuote, TPMSignature
+from strongroom.keys.sealed_secret import SealedSecret
 from strongroom.measure.ovmf import OVMF
 from strongroom.verify.amd_leaf import Leaf
 from strongroom.verify.certificates import load
@@ -167,6 +169,9 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
         "cc-log": Target(lambda data: TCGLog.parse(data, LogKind.CC), (Kind.CC_LOG,)),
         "ccel-table": Target(CCELTable.parse),
         "aael": Target(aael.AAELEntry.parse),
+        "aael-log": Target(aael.parse_records),
+        "init-data": Target(lambda data: InitData.of(delivered_text(data)).broker()),
+        "sealed-secret": Target(lambda data: SealedSecret.parse(data.decode("latin-1"))),
         "hcl": Target(HCLReport.parse, (Kind.HCL,)),
         "hcl-json": Target(RuntimeData.parse, (Kind.HCL,), lambda raw: HCLReport.parse(raw).variable_data),
         "ak-certificates": Target(split_der, _CERTIFICATES),

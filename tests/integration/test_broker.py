@@ -16,13 +16,16 @@ from typing import Any
 import pytest
 
 from demo.silicon.mint import DEBUG, POLICY, Silicon
+from strongroom.broker.exchange import Collect
 from strongroom.errors import PolicyError, VerifyError
+from strongroom.evidence.kbs import CompositeEvidence
 from strongroom.evidence.snp import SNPReport
 from strongroom.host.fetch import Fetcher, Pin, Response
 from strongroom.host.release import ReleasedKey, release_key
 from strongroom.host.run import PIPE, Child, run, spawn
 from tests import ROOT
 from tests.fakes.broker import URI, VOLUME
+from tests.fakes.kbs import Machine
 from tests.fakes.silicon import silicon
 
 STRONGROOM = (sys.executable, "-m", "strongroom")
@@ -76,11 +79,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 def obtain(broker: Broker, machine: Silicon, uri: str = str(URI), **pin: Any) -> ReleasedKey:
-    async def collect(report_data: bytes) -> tuple[bytes, bytes]:
-        return machine.report(report_data), machine.certificates()
+    async def collect(asked: Collect) -> CompositeEvidence:
+        return Machine(chip=machine)(asked)
 
     pin = pin or {"spki_sha256": broker.spki_sha256}
-    return asyncio.run(release_key(url=broker.url, resource=uri, collect=collect, deadline_s=20, **pin))
+    return asyncio.run(
+        release_key(url=broker.url, resource=uri, tee="snp", collect=collect, deadline_s=20, **pin)
+    )
 
 
 @pytest.mark.guarantee("G1")

@@ -15,6 +15,7 @@ from strongroom.evidence import pck
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.gpu import GPUEvidence
 from strongroom.evidence.hcl import HCLReport
+from strongroom.evidence.kbs import AZURE, CompositeEvidence, KBSEvidence
 from strongroom.evidence.nvidia_certs import parse_chain
 from strongroom.evidence.pck import PCKExtension
 from strongroom.evidence.rim import RIM
@@ -92,6 +93,16 @@ def for_bundle(bundle: Bundle, *, roots: Roots, now: datetime) -> list[Item]:
     return list(dict.fromkeys(found))
 
 
+def for_kbs(evidence: CompositeEvidence, *, roots: Roots, now: datetime) -> list[Item]:
+    """What evidence for a key broker takes. A part that cannot be read takes nothing: its verifier will say so."""
+    found: list[Item] = []
+    with suppress(ConfigError, FormatError, VerifyError):
+        found += _for_primary(evidence.primary)
+    for device in evidence.gpus:
+        found += for_device(device, roots=roots, now=now)
+    return list(dict.fromkeys(found))
+
+
 def for_device(device: GPUEvidence, *, roots: Roots, now: datetime) -> list[Item]:
     """What one GPU or switch of a bundle takes; nothing when it is not genuine."""
     kind: Kind = "switch" if device.kind == SWITCH else "gpu"
@@ -112,6 +123,18 @@ def _for_cpu(bundle: Bundle) -> Iterator[Item]:
             is_azure = bundle.tee == "azure-snp"
             report = HCLReport.parse(bundle.report).hardware_report if is_azure else bundle.report
             yield from _for_snp(SNPReport.parse(report), CertificateTable.parse(bundle.certificates))
+
+
+def _for_primary(evidence: KBSEvidence) -> Iterator[Item]:
+    match evidence.tee:
+        case "tdx":
+            yield from for_tdx_quote(TDXQuote.parse(evidence.report))
+        case "az-tdx-vtpm":
+            yield from for_tdx_quote(TDXQuote.parse(evidence.certificates))
+        case "snp" | "az-snp-vtpm":
+            is_azure = evidence.tee in AZURE
+            report = HCLReport.parse(evidence.report).hardware_report if is_azure else evidence.report
+            yield from _for_snp(SNPReport.parse(report), CertificateTable.parse(evidence.certificates))
 
 
 def _for_snp(report: SNPReport, table: CertificateTable) -> Iterator[Item]:

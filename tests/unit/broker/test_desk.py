@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from strongroom.broker.audit import Audit, Outcome
+from strongroom.broker.audit import START, Outcome
 from strongroom.broker.desk import Answer, Desk
 from strongroom.broker.exchange import Send
 from strongroom.broker.messages import Attestation, Challenge, Request, runtime_data
@@ -17,6 +17,7 @@ from strongroom.broker.resource import ResourceURI
 from strongroom.broker.sessions import Sessions
 from strongroom.errors import PolicyError, VerifyError
 from strongroom.evidence.binding import kbs_digest, kbs_report_data
+from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
 from strongroom.evidence.snp_json import to_kbs
 from strongroom.keys.jwe import JWE, open_sealed
@@ -73,7 +74,7 @@ def outcome(answer: Answer) -> Outcome:
 @pytest.mark.guarantee("G1")
 def test_a_guest_obtains_its_key() -> None:
     keeper = ToldKeeper()
-    guest = Guest(silicon())
+    guest = Guest.on(silicon())
     assert guest.obtain(desk(keeper)) == VOLUME.pack()
     assert [len(keeper.verified), keeper.judged] == [1, [URI]]
     assert [a.audit and a.audit.outcome for a in guest.answers] == [None, Outcome.ATTESTED, Outcome.RELEASED]
@@ -81,7 +82,7 @@ def test_a_guest_obtains_its_key() -> None:
 
 @pytest.mark.guarantee("G18")
 def test_simulated_silicon_is_marked_from_the_start() -> None:
-    guest = Guest(silicon())
+    guest = Guest.on(silicon())
     guest.obtain(desk(ToldKeeper(simulated=True)))
     assert guest.answers[1].audit is not None
     assert guest.answers[1].audit.rule == "evidence is of INSECURE-SIMULATED silicon"
@@ -90,7 +91,7 @@ def test_simulated_silicon_is_marked_from_the_start() -> None:
 @pytest.mark.guarantee("G1")
 def test_a_denied_guest_hears_every_reason() -> None:
     keeper = ToldKeeper(reasons=("measurement is 00, want good", "debug is on, want off"))
-    guest = Guest(silicon())
+    guest = Guest.on(silicon())
     want = "PolicyDeny: kbs:///default/model/llama: measurement is 00, want good; debug is on, want off"
     with pytest.raises(PolicyError, match=want):
         guest.obtain(desk(keeper))
@@ -102,7 +103,7 @@ def test_a_denied_guest_hears_every_reason() -> None:
 @pytest.mark.guarantee("G1")
 def test_forged_evidence_gets_no_session() -> None:
     keeper = ToldKeeper(forged="snp report: the signature is not the chip's")
-    guest = Guest(silicon())
+    guest = Guest.on(silicon())
     at = desk(keeper)
     with pytest.raises(VerifyError, match="Attest failed: snp report: the signature is not the chip's"):
         guest.obtain(at)
@@ -113,7 +114,7 @@ def test_forged_evidence_gets_no_session() -> None:
 
 def test_a_resource_that_is_not_there_is_named() -> None:
     missing = ResourceURI.parse("kbs:///default/model/gone")
-    guest = Guest(silicon(), uri=missing)
+    guest = Guest.on(silicon(), uri=missing)
     with pytest.raises(
         PolicyError, match="PluginInternalError: resource kbs:///default/model/gone does not exist"
     ):
@@ -126,7 +127,7 @@ def test_a_resource_that_is_not_there_is_named() -> None:
 def test_evidence_replayed_in_another_session_is_refused() -> None:
     keeper = ToldKeeper()
     at = desk(keeper)
-    guest = Guest(silicon(), KEY)
+    guest = Guest.on(silicon(), key=KEY)
     guest.obtain(at)
     recorded = guest.sent[1]
     cookie, _ = begin(at)
@@ -170,7 +171,8 @@ def test_the_digest_is_over_this_session_s_key() -> None:
     thief = pack_jwk(ec.derive_private_key(666, ec.SECP256R1()).public_key())
     attest(at, replace(attestation(nonce), tee_pubkey=thief).pack(), cookie)
     proof = keeper.verified[0]
-    assert proof.report.report_data != kbs_report_data(proof.digest)  # which is what verify_kbs refuses
+    report = SNPReport.parse(proof.evidence.primary.report)
+    assert report.report_data != kbs_report_data(proof.digests.primary)  # which is what verify_kbs refuses
 
 
 def test_a_secret_is_sealed_to_the_key_of_the_evidence_anew_each_time() -> None:
@@ -244,17 +246,17 @@ def test_another_path_is_refused(path: str, status: int, want: str) -> None:
     [
         (b"", "not JSON"),
         (b'{"version":"0.3.0","tee":"snp","extra-params":""}', "expect =0.4.0 while the request is 0.3.0"),
-        (b'{"version":"0.4.0","tee":"sample","extra-params":""}', "tee is sample, want snp"),
-        (b'{"version":"0.4.0","tee":"tdx","extra-params":""}', "tee is tdx, want snp"),
+        (b'{"version":"0.4.0","tee":"sample","extra-params":""}', "tee is sample, want one of snp, tdx, "),
+        (b'{"version":"0.4.0","tee":"nvidia","extra-params":""}', "tee is nvidia, want one of"),
         (
             b'{"version":"0.4.0","tee":"snp","extra-params":{"supported-hash-algorithms":["sm3"]}}',
             "support sha384",
         ),
         (b" " * 20_000, "at most 16384"),
-        (b'{"version":"0.4.0","tee":"\\u001b[2J\\n","extra-params":""}', "tee is [2J , want snp"),
+        (b'{"version":"0.4.0","tee":"\\u001b[2J\\n","extra-params":""}', "tee is [2J , want one of"),
         (b'{"version":"0.4.0","a\\nb":0}', "request.a b: unknown member"),
     ],
-    ids=["empty", "version", "sample", "tdx", "hash", "long", "controls", "line break"],
+    ids=["empty", "version", "sample", "nvidia", "hash", "long", "controls", "line break"],
 )
 def test_a_request_is_refused_with_its_reason(body: bytes, why: str) -> None:
     answer = desk(ToldKeeper()).auth(body, peer=PEER, now=NOW)
@@ -266,7 +268,8 @@ def test_a_request_is_refused_with_its_reason(body: bytes, why: str) -> None:
     ("change", "why"),
     [
         ({"nonce": "another"}, "nonce is not this session's"),
-        ({"additional": '{"nvidia":{}}'}, "got device evidence, want none"),
+        ({"additional": '{"nvidia":{}}'}, "additional_evidence.nvidia: no device_evidence_list"),
+        ({"additional": '{"sampledevice":{}}'}, "additional_evidence: unknown key 'sampledevice'"),
         ({"tee_pubkey": {"kty": "EC"}}, "tee-pubkey"),
         ({"tee_pubkey": {"kty": "RSA", "alg": "RSA1_5", "n": "AA", "e": "AQAB"}}, "want RSA-OAEP-256"),
         ({"primary": {"svn": "1", "report_data": ""}}, "snp evidence"),
@@ -322,31 +325,17 @@ def test_a_cut_request_never_releases(step: str) -> None:
         return replace(send, body=send.body[:-1]) if send.path.endswith(step) else send
 
     with pytest.raises(VerifyError):
-        Guest(silicon()).obtain(desk(ToldKeeper()), tamper=cut)
+        Guest.on(silicon()).obtain(desk(ToldKeeper()), tamper=cut)
 
 
 @pytest.mark.guarantee("G11")
 def test_nothing_the_broker_shows_holds_a_secret() -> None:
     keeper = ToldKeeper()
     at = desk(keeper)
-    guest = Guest(silicon())
+    guest = Guest.on(silicon())
     guest.obtain(at)
     cookie = guest.answers[0].cookie
-    lines = "".join(a.audit.line() for a in guest.answers if a.audit)
+    lines = "".join(a.audit.line(START).decode() for a in guest.answers if a.audit)
     shown = f"{guest.answers!r} {keeper.verified!r} {lines}"
     assert b64u(VOLUME.key) not in shown and str(VOLUME.key) not in shown
     assert cookie is not None and cookie not in shown
-
-
-def test_an_audit_line_cannot_be_forged_by_a_peer() -> None:
-    rule = 'x"}\n{"verdict":"released"'
-    line = Audit(time=NOW, peer=PEER, outcome=Outcome.DENIED, rule=rule, resource=URI).line()
-    assert "\n" not in line
-    assert json.loads(line) == {
-        "time": "2026-11-20T12:00:00.000+00:00",
-        "peer": PEER,
-        "resource": str(URI),
-        "evidence_sha256": None,
-        "verdict": "denied",
-        "rule": rule,
-    }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from strongroom.broker.errors import NOT_FOUND, TYPE_PREFIX, Kind, Refusal, to_error
+from strongroom.broker.errors import NOT_FOUND, TYPE_PREFIX, Kind, Refusal, SessionLostError, to_error
 from strongroom.errors import PolicyError, ProtocolError, StrongroomError, TransportError, VerifyError
 
 
@@ -17,8 +17,8 @@ def error(status: int, body: bytes) -> StrongroomError:
         ("PolicyDeny", PolicyError),
         ("PluginInternalError", PolicyError),
         ("AdminAuthAccess", PolicyError),
-        ("TokenNotFound", ProtocolError),
-        ("TokenVerifierError", ProtocolError),
+        ("TokenNotFound", SessionLostError),
+        ("TokenVerifierError", SessionLostError),
         ("InvalidRequestPath", ProtocolError),
         ("PluginNotFound", ProtocolError),
         ("JweError", ProtocolError),
@@ -50,6 +50,26 @@ def test_trouble_may_pass(status: int) -> None:
 def test_a_refusal_without_a_reason(body: bytes) -> None:
     assert type(error(403, body)) is ProtocolError
     assert "status 403 without a reason" in str(error(403, body))
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "want"),
+    [
+        (400, "POST /kbs/v0/attest", ProtocolError),
+        (401, "POST /kbs/v0/attest", VerifyError),
+        (401, "GET /kbs/v0/resource/a/b/c", PolicyError),
+        (403, "GET /kbs/v0/resource/a/b/c", PolicyError),
+        (404, "GET /kbs/v0/resource/a/b/c", PolicyError),
+        (500, "GET /kbs/v0/resource/a/b/c", TransportError),
+    ],
+)
+def test_a_problem_document_is_read_by_its_status(
+    status: int, asked: str, want: type[StrongroomError]
+) -> None:
+    problem = b'{"type":"about:blank","title":"No","status":%d,"detail":"because of this"}' % status
+    got = to_error(status, problem, asked=asked, version="0.4.0")
+    assert type(got) is want
+    assert want is TransportError or str(got) == f"{asked}: status {status}: No: because of this"
 
 
 def test_another_version_names_both() -> None:

@@ -117,6 +117,7 @@ def test_a_challenge_of_another_broker_is_read(body: dict[str, Any]) -> None:
             "got 'sha512', want sha384",
         ),
         ({"nonce": NONCE, "extra-params": {"selected-hash-algorithm": 5}}, "got 5, want sha384"),
+        ({"nonce": NONCE, "extra-params": {"selected-hash-algorithm": ""}}, "got '', want sha384"),
         ([], "got list, want an object"),
     ],
 )

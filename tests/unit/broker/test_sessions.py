@@ -7,14 +7,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from strongroom.broker.proof import Proof
 from strongroom.broker.rate import Buckets, Rate
 from strongroom.broker.sessions import Attested, Sessions
-from strongroom.evidence.snp import SNPReport
-from strongroom.evidence.snp_certs import CertificateTable
+from strongroom.evidence.kbs import CompositeEvidence, Digests
 from tests.fakes.broker import NOW
-from tests.fakes.silicon import silicon
+from tests.fakes.kbs import Machine
 
 
 def attested(token: str) -> Attested:
-    proof = Proof(SNPReport.parse(silicon().report(bytes(64))), CertificateTable(), bytes(48))
+    evidence = CompositeEvidence(primary=Machine().primary(bytes(48)))
+    proof = Proof(evidence=evidence, digests=Digests(primary=bytes(48), device=bytes(48)))
     return Attested(proof, ec.derive_private_key(5, ec.SECP256R1()).public_key(), "genuine", token)
 
 

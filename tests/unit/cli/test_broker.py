@@ -8,11 +8,12 @@ import pytest
 from cryptography import x509
 
 from strongroom.cli.broker_certificate import read_certificate, write_certificate
-from strongroom.cli.broker_server import Endpoint
+from strongroom.cli.broker_endpoint import Endpoint
 from strongroom.cli.main import main
 from strongroom.errors import ConfigError
-from strongroom.host.shelf import Shelf
+from strongroom.host.brokerage.house import House
 from tests.fakes.broker import URI, VOLUME
+from tests.fakes.house import SIGNER_KEY
 
 POLICY = 'version: 1\nmeasurements: [{name: m, value: "%s"}]\nhost_data: any\n' % ("00" * 48)
 
@@ -77,15 +78,17 @@ def test_put_keeps_a_key_and_does_not_show_it(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert put(directory, tmp_path, VOLUME.pack()) == 0
-    out = capsys.readouterr().out
-    assert out == f"{URI}: key kept for the sealed model of root {VOLUME.root.hex()}, epoch 3\n"
-    resource = Shelf(directory).take(URI)
-    assert resource is not None and resource.payload == VOLUME.pack()
+    said, head = capsys.readouterr().out.splitlines()
+    assert said == f"{URI}: version 1, key kept for the sealed model of root {VOLUME.root.hex()}, epoch 3"
+    with House(directory) as house:
+        resource = house.rules().resources[URI]
+        assert house.secret(URI, resource.versions[0]) == VOLUME.pack()
+        assert head == f"audit head {house.verify_audit()}"
 
 
 def test_put_keeps_any_bytes(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert put(directory, tmp_path, b"a password") == 0
-    assert capsys.readouterr().out == f"{URI}: 10 bytes kept\n"
+    assert capsys.readouterr().out.splitlines()[0] == f"{URI}: version 1, 10 bytes kept"
 
 
 @pytest.mark.guarantee("G16")
@@ -113,7 +116,8 @@ def test_put_refuses_in_one_line(
     assert put(directory, tmp_path, **arguments) == code  # type: ignore[arg-type]
     err = capsys.readouterr().err
     assert why in err and err.count("\n") == 1
-    assert list(Shelf(directory).uris()) == []
+    with House(directory) as house:
+        assert house.rules().resources == {}
 
 
 def test_put_wants_a_broker_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,6 +171,173 @@ def test_serve_names_tls_files_it_cannot_use(
     (directory / missing).unlink()
     assert main(["broker", "serve", str(directory), "--listen", "127.0.0.1:0"]) == 3
     assert "no such file" in capsys.readouterr().err
+
+
+def line(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What a command that succeeds prints."""
+    assert main(["broker", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_key_for_administrators(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = line(capsys, "key", tmp_path / "ann.key")
+    public = out.split()[-1]
+    assert (tmp_path / "ann.key").stat().st_mode & 0o777 == 0o600
+    assert main(["broker", "key", str(tmp_path / "ann.key")]) == 8  # never over another
+    assert "exists" in capsys.readouterr().err
+    line(capsys, "init", tmp_path / "b", "--name", "a", "--admin", f"ann={public}")
+    assert public in line(capsys, "admin", "list", tmp_path / "b")
+    line(capsys, "admin", "add", tmp_path / "b", "eve", SIGNER_KEY, "--role", "auditor")
+    assert "auditor" in line(capsys, "admin", "list", tmp_path / "b")
+    line(capsys, "admin", "remove", tmp_path / "b", "ann")
+    assert public not in line(capsys, "admin", "list", tmp_path / "b")
+
+
+def test_a_life_of_a_resource(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(directory, tmp_path, b"first")
+    put(directory, tmp_path, b"second")
+    capsys.readouterr()
+    assert "version 3, epoch 3" in line(capsys, "rotate", directory, URI, "--random", 32)
+    shown = line(capsys, "list", directory).splitlines()
+    assert shown[1].split()[:4] == [str(URI), "1,2,3", "3", "3"]
+    assert line(capsys, "policy", directory, URI) == POLICY
+    (tmp_path / "other.yaml").write_text(POLICY + "vmpl: [1]\n")
+    line(capsys, "policy", directory, URI, "--set", tmp_path / "other.yaml")
+    assert line(capsys, "get-policy", directory, URI).endswith("vmpl: [1]\n")
+    line(capsys, "revoke", directory, URI, "--epoch", 3, "--reason", "leaked")
+    assert f"revoked  {URI} epoch 3 and older  leaked" in line(capsys, "list", directory)
+    assert json.loads(line(capsys, "list", directory, "--json"))["resources"][0]["current"] is None
+    line(capsys, "revoke", directory, URI, "--epoch", 3, "--reason", "it was not", "--undo")
+    line(capsys, "revoke", directory, "--measurement", "ab" * 48, "--reason", "advisory")
+    line(capsys, "delete", directory, URI, "--version", 1)
+    assert "versions 2, 3" in line(capsys, "delete", directory, URI)
+    assert "audit verified, 10:" in line(capsys, "audit", directory, "--verify")
+
+
+def test_a_new_root_key(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(directory, tmp_path, VOLUME.pack())
+    before = (directory / "root.key").read_bytes()
+    capsys.readouterr()
+    assert "sealed under the new root key" in line(capsys, "rotate", directory, "--root-key")
+    assert (directory / "root.key").read_bytes() != before
+    with House(directory) as house:
+        assert house.secret(URI, house.rules().resources[URI].versions[0]) == VOLUME.pack()
+
+
+def test_reference_values_from_a_build_to_a_policy(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signer = line(capsys, "key", tmp_path / "build.key").split()[-1]
+    value = {
+        "version": "strongroom/reference-values/v1",
+        "name": "my-image",
+        "serial": 1,
+        "measurements": [{"kind": "snp", "name": "4 vcpus", "value": "ab" * 48}],
+    }
+    (tmp_path / "values.json").write_text(json.dumps(value, indent=2))
+    signed = tmp_path / "values.signed"
+    line(
+        capsys,
+        "reference",
+        "sign",
+        tmp_path / "values.json",
+        "--key",
+        tmp_path / "build.key",
+        "--out",
+        signed,
+    )
+    out = line(capsys, "reference", "import", directory, signed, "--signer", signer)
+    assert out.startswith("my-image: 1 measurements, serial 1\n")
+    assert signer in line(capsys, "reference", "list", directory)
+    rules = "version: 1\nreference_values: [my-image]\nhost_data: any\n"
+    assert put(directory, tmp_path, b"x", rules) == 0
+    line(capsys, "reference", "delete", directory, "my-image")
+
+
+def test_the_log_is_printed_kept_and_checked(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n in range(3):
+        put(directory, tmp_path, b"%d" % n)
+    capsys.readouterr()
+    head = line(capsys, "audit", directory, "--verify").split()[-1]
+    text = line(capsys, "audit", directory)
+    assert [json.loads(one)["n"] for one in text.splitlines()] == [1, 2, 3, 4]
+    assert line(capsys, "audit", directory, "--first", 4) == text.splitlines(keepends=True)[3]
+    kept = tmp_path / "kept.log"
+    kept.write_text(text)
+    assert line(capsys, "audit", kept, "--head", head).split()[-1] == head
+    kept.write_text("".join(text.splitlines(keepends=True)[:-1]))
+    assert main(["broker", "audit", str(kept), "--verify"]) == 0  # shorter, and whole as far as it goes
+    assert main(["broker", "audit", str(kept), "--head", head]) == 5
+    kept.write_text(text.replace("version 2", "version 9"))
+    assert main(["broker", "audit", str(kept), "--verify"]) == 5
+    kept.write_text(text[:-1])
+    assert main(["broker", "audit", str(kept), "--verify"]) == 4
+    assert "line 4 is not finished" in capsys.readouterr().err
+
+
+def test_a_directory_of_an_older_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "resources/a/b/c").mkdir(parents=True)
+    (tmp_path / "resources/a/b/c/payload").write_bytes(b"x")
+    for words in (["serve", str(tmp_path)], ["list", str(tmp_path)]):
+        assert main(["broker", *words]) == 3
+        err = capsys.readouterr().err
+        assert (
+            "holds 1 resources as files" in err and "strongroom broker init" in err and err.count("\n") == 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["list", "https://127.0.0.1:1"], 3, "want --key FILE"),
+        (["list", "https://127.0.0.1:1", "--key", "K"], 3, "want --spki HEX or --ca FILE"),
+        (["list", "https://127.0.0.1:1", "--key", "K", "--spki", "zz"], 3, "--spki: want 64 hex digits"),
+        (["list", "http://127.0.0.1:1", "--key", "K", "--spki", "00" * 32], 3, "https"),
+        (["list", "https://127.0.0.1:1", "--key", "K", "--spki", "00" * 32], 9, "127.0.0.1:1"),
+        (["rotate", "https://127.0.0.1:1", "--root-key"], 3, "want the broker's directory"),
+        (["rotate", "B"], 3, "want a resource, or --root-key"),
+        (["revoke", "B"], 2, "--reason"),
+        (["serve", "B", "--listen", "127.0.0.1:0", "--rate", "0"], 3, "--rate: got 0"),
+        (["serve", "B", "--listen", "systemd"], 3, "--listen systemd: got no sockets"),
+        (["serve", "B", "--metrics", "x"], 3, "got 'x', want HOST:PORT"),
+        (
+            ["init", "C", "--name", "a", "--root-key", "kms:x"],
+            3,
+            "want file:NAME, credential:NAME or tpm:PCRS",
+        ),
+        (["init", "C", "--name", "a", "--admin", "ann"], 3, "want NAME=KEY"),
+    ],
+)
+def test_a_command_that_cannot_be_done_says_why(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, why: str
+) -> None:
+    line(capsys, "key", tmp_path / "k")
+    known = {"K": str(tmp_path / "k"), "B": str(directory), "C": str(tmp_path / "c")}
+    assert main(["broker", *(known.get(word, word) for word in words)]) == code
+    err = capsys.readouterr().err
+    assert why in err and err.count("\n") == 1
+
+
+def test_a_key_that_others_may_read_signs_nothing(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line(capsys, "key", tmp_path / "k")
+    (tmp_path / "k").chmod(0o644)
+    words = ["list", "https://127.0.0.1:1", "--key", str(tmp_path / "k"), "--spki", "00" * 32]
+    assert main(["broker", *words]) == 3
+    assert "mode is 644, want 600" in capsys.readouterr().err
+
+
+def test_init_that_fails_leaves_no_identity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/root.key").write_bytes(bytes(32))
+    assert main(["broker", "init", str(tmp_path / "b"), "--name", "a"]) == 3
+    assert "a key of file:root.key exists already" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["root.key"]
+    (tmp_path / "b/root.key").unlink()
+    assert main(["broker", "init", str(tmp_path / "b"), "--name", "a"]) == 0
 
 
 def test_help_is_there(capsys: pytest.CaptureFixture[str]) -> None:

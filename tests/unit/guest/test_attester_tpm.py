@@ -3,34 +3,40 @@
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256, sha384
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from demo.silicon.vtpm import vtpm
 from demo.silicon.vtpm_authority import AK_TEMPLATE, certify, define
 from guest.attester import Attester
-from guest.machine.azure import Paravisor
-from guest.machine.tpm import opened
-from guest.machine.tpm_nv import keep
+from guest.machine.azure import HCL_REPORT, USER_DATA, Paravisor, report_with
+from guest.machine.tpm import TPM, opened
+from guest.machine.tpm_nv import TPM_CC_NV_WRITE, TPM_RH_OWNER, keep, read_index, write_index
 from guest.machine.tpm_quote import AZURE_KEY, attestation_key
 from guest.machine.tsm import TSMReport
-from guest.machine.vtpm import HCL_REPORT, VTPM
+from guest.machine.vtpm import BROKER_KEY, VTPM
 from strongroom.appraise.policy import Policy
 from strongroom.appraise.verdict import appraise
+from strongroom.broker.exchange import Collect
+from strongroom.broker.messages import Challenge
 from strongroom.errors import MachineError, VerifyError
 from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import EventLog
-from strongroom.evidence.hcl import ReportType
+from strongroom.evidence.hcl import HCLReport, ReportType
+from strongroom.evidence.kbs import Digests
 from strongroom.evidence.tdx import TDReport
 from strongroom.evidence.tpm import Hash, TPMPublic
 from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
+from strongroom.verify.kbs import verify_kbs
 from strongroom.verify.roots import Roots
 from strongroom.wire.canonical import b64u
 from tests import need
@@ -42,6 +48,7 @@ from tests.unit.guest.machine.test_azure import TABLE
 from tests.unit.guest.test_evidence import CHALLENGE, KEY, FakeTSM
 
 NOW = datetime.now(UTC)
+INIT_DATA = sha384(b"init-data").digest()
 STEPS = ("userdata", "model", "boot-done")
 
 
@@ -171,11 +178,130 @@ def test_azures_bundle_is_the_paravisors_report_and_a_fresh_quote(path: Path, ki
         verified(evidence(attester), roots())
 
 
-def test_on_azure_there_is_no_evidence_for_a_broker_and_none_without_a_quote(path: Path) -> None:
+def test_on_azure_there_is_no_evidence_without_a_quote(path: Path) -> None:
     device = on_azure(path, ReportType.SNP)
     assert device.paravisor_report is not None
     paravisor = Hosted(device.paravisor_report)
-    with pytest.raises(MachineError, match="on azure no report of the hardware can carry it"):
-        asyncio.run(Attester(Absent(), device, paravisor=paravisor).for_broker(b"\1" * 48 + bytes(16)))
     with pytest.raises(MachineError, match="azure: the vtpm gave no quote"):
         evidence(Attester(Absent(), VTPM(path), paravisor=paravisor))
+    with pytest.raises(MachineError, match="azure: there is no vtpm"):
+        asyncio.run(Attester(Absent(), paravisor=paravisor).for_broker(ASKED))
+
+
+class AtWork:
+    """The paravisor: it sees what the guest writes into its index, and after a while makes the report anew."""
+
+    def __init__(self, path: Path, kind: ReportType) -> None:
+        self._path, self._kind = path, kind
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        seen = b""
+        while not self._end.wait(0.01):
+            with opened(self._path) as tpm:
+                written = read_index(tpm, USER_DATA) or b""
+            if written == seen:
+                continue
+            seen = written
+            with opened(self._path) as tpm:
+                report = HCLReport.parse(read_index(tpm, HCL_REPORT) or b"")
+                value = json.loads(report.variable_data) | {"user-data": written.hex().upper()}
+                renewed = _report(json.dumps(value).encode(), self._kind)
+                write_whole(tpm, HCL_REPORT, renewed)
+
+
+def _report(data: bytes, kind: ReportType) -> bytes:
+    bound = Hash.SHA256.digest(data).ljust(64, b"\0")
+    if kind is ReportType.SNP:
+        report = silicon().report(bound)
+    else:
+        body = replace(BODY_1_5, report_data=bound)
+        report = TDReport(version=0, cpu_svn=bytes(16), mac=bytes(32), valid=b"\xff" * 8, body=body).pack()
+    return replace(hcl(data, report, kind), size=2048).pack()
+
+
+def write_whole(tpm: TPM, index: int, content: bytes) -> None:
+    for offset in range(0, len(content), 512):
+        piece = content[offset : offset + 512]
+        written = len(piece).to_bytes(2, "big") + piece + offset.to_bytes(2, "big")
+        handles = TPM_RH_OWNER.to_bytes(4, "big") + index.to_bytes(4, "big")
+        tpm.authorised(TPM_CC_NV_WRITE, handles, written, "nv_write")
+
+
+ASKED = Collect(Challenge("n" * 44, takes_events=True), {"kty": "EC"})
+
+
+@pytest.mark.guarantee("G7")
+@pytest.mark.parametrize("kind", ReportType)
+def test_azures_evidence_for_a_broker_carries_the_digest_twice(path: Path, kind: ReportType) -> None:
+    device = on_azure(path, kind)
+    assert device.paravisor_report is not None
+    attester = booted(Attester(Absent(), device, paravisor=Hosted(device.paravisor_report)))
+    tee = asyncio.run(attester.broker_tee())
+    assert tee == f"az-{kind.name.lower()}-vtpm"
+    with AtWork(path, kind):
+        for nonce in ("n" * 44, "m" * 44):  # again and again, and each is made anew
+            asked = Collect(Challenge(nonce, takes_events=True), {"kty": "EC"})
+            made = asyncio.run(attester.for_broker(asked))
+            wanted = Digests(primary=asked.digest((), attester.log), device=asked.device_nonce + bytes(16))
+            claims = verify_kbs(made, wanted, roots=roots(), now=NOW, collateral=collateral())
+            assert (made.primary.tee, claims.events) == (tee, attester.log)
+            assert claims.azure is not None and claims.azure.user_data == wanted.primary + bytes(16)
+            assert claims.tpm is not None and claims.tpm.pcrs[15] == attester.log.pcr
+            other = replace(wanted, primary=bytes(48))
+            with pytest.raises(VerifyError, match="tpm quote: extra_data differs"):
+                verify_kbs(made, other, roots=roots(), now=NOW, collateral=collateral())
+        # Evidence of the other kind goes on beside it, by the report of the boot.
+        assert verified(evidence(attester), roots()).azure is not None
+
+
+def test_a_paravisor_that_makes_no_new_report_is_named(path: Path) -> None:
+    on_azure(path, ReportType.SNP)
+    moments = iter(range(0, 100, 5))
+    with pytest.raises(MachineError, match="azure: no report with our data within 15 s"):
+        report_with(path, b"data", clock=lambda: float(next(moments)), sleep=lambda _: None)
+    with opened(path) as tpm:
+        assert read_index(tpm, USER_DATA) == b"data".ljust(64, b"\0")
+        write_index(tpm, USER_DATA, b"shorter")  # as another agent may have left it
+    with pytest.raises(MachineError, match="no report with our data"):
+        report_with(path, b"other", clock=iter([0.0, 99.0]).__next__, sleep=lambda _: None)
+    with opened(path) as tpm:
+        assert read_index(tpm, USER_DATA) == b"other".ljust(64, b"\0")
+
+
+def test_a_tpm_alone_speaks_by_a_key_that_stays(path: Path) -> None:
+    attester = booted(Attester(None, VTPM(path)))
+    made = asyncio.run(attester.for_broker(ASKED))
+    again = asyncio.run(booted(Attester(None, VTPM(path))).for_broker(ASKED))
+    assert made.primary.key == again.primary.key
+    believed = roots().with_tpm_keys([sha256(made.primary.key).digest()])
+    wanted = Digests(primary=ASKED.digest((), attester.log), device=ASKED.device_nonce + bytes(16))
+    claims = verify_kbs(made, wanted, roots=believed, now=NOW)
+    assert claims.tee == "tpm" and claims.tpm is not None and claims.tpm.pcrs[15] == attester.log.pcr
+    with opened(path) as tpm, attestation_key(tpm, AK_TEMPLATE) as key:
+        keep(tpm, key.handle, BROKER_KEY)
+    kept = asyncio.run(attester.for_broker(ASKED))
+    assert kept.primary.key == made.primary.key  # of the same template
+
+
+@pytest.mark.guarantee("G2")
+def test_init_data_enters_its_register_once(path: Path) -> None:
+    attester = Attester(None, VTPM(path))
+    asyncio.run(attester.bind_init_data(INIT_DATA))
+    made = asyncio.run(attester.for_broker(ASKED))
+    wanted = Digests(primary=ASKED.digest((), attester.log), device=ASKED.device_nonce, init_data=INIT_DATA)
+    believed = roots().with_tpm_keys([sha256(made.primary.key).digest()])
+    assert verify_kbs(made, wanted, roots=believed, now=NOW).tpm is not None
+    with pytest.raises(VerifyError, match="tpm quote: pcr 8 is"):
+        verify_kbs(made, replace(wanted, init_data=bytes(32)), roots=believed, now=NOW)
+    with pytest.raises(MachineError, match=r"tpm pcr 8: is [0-9a-f]{64}, want zeros"):
+        asyncio.run(attester.bind_init_data(INIT_DATA))

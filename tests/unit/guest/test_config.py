@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from guest import bounds
 from guest.config import Config, parse
+from guest.keysock.rights import Method
 from guest.userdata import MAX_BYTES, Userdata
 from strongroom.errors import ConfigError
 from strongroom.push.offer import spki_of
@@ -81,6 +82,9 @@ WRONG = [
     ("broker.url", "https://" + "a." * 200 + "b", "strongroom.broker.url"),
     ("broker.deadline_s", 0, "strongroom.broker.deadline_s: got 0"),
     ("broker.deadline_s", 3.5, "strongroom.broker.deadline_s: got 3.5"),
+    ("broker.protocol", "0.1.1", "strongroom.broker.protocol: got '0.1.1', want one of 0.4.0, 0.3.0, 0.2.0"),
+    ("broker.hash", "sha256", "strongroom.broker.hash: got 'sha256', want one of sha384, sha512"),
+    ("broker.hash", "md5", "strongroom.broker.hash: got 'md5', want one of sha384"),
     (
         "broker.ca",
         "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n",
@@ -263,3 +267,76 @@ def test_every_cut_is_refused_or_complete() -> None:
     for length in range(len(whole) - 1):
         with suppress(ConfigError):  # what still parses was cut at the end of a value that is in bounds
             assert read(whole[:length]).model.name == "tiny"
+
+
+KEYS: dict[str, Any] = {
+    "root": "broker",
+    "resource": "kbs:///default/keys/root",
+    "epoch": 2,
+    "rules": [
+        {"unit": "api.service", "methods": ["GetKey", "Sign"], "paths": ["db/", "*"], "sign": ["wallet/"]},
+        {"uid": 1000, "raw_quote": True},
+    ],
+}
+
+
+def test_reads_the_rules_of_the_key_socket() -> None:
+    keys = read(text(good() | {"keys": KEYS})).keys
+    assert keys is not None
+    assert (keys.root, keys.resource, keys.epoch, keys.strict) == ("broker", KEYS["resource"], 2, True)
+    rule = keys.rights.units["api.service"]
+    assert (
+        rule.methods == {Method.GET_KEY, Method.SIGN}
+        and rule.paths == ("db/", "*")
+        and rule.sign == ("wallet/",)
+    )
+    assert keys.rights.uids[1000].raw_quote and keys.rights.uids[1000].methods == {Method.GET_KEY}
+    assert keys.rights.others
+    assert read(text(good())).keys is None
+    bare = read(text(good() | {"keys": {"root": "ephemeral", "others": False}})).keys
+    assert bare is not None and not bare.rights.others and not bare.rights.units
+
+
+@pytest.mark.guarantee("G3")
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"root": "disk"}, r"strongroom\.keys\.root: got 'disk', want one of broker, vtpm, ephemeral"),
+        ({"resource": None}, r"strongroom\.keys\.resource: got None"),
+        ({"root": "vtpm"}, r"strongroom\.keys\.resource: got one, want it with root: broker alone"),
+        ({"epoch": 0}, r"strongroom\.keys\.epoch: got 0"),
+        ({"strict": "no"}, r"strongroom\.keys\.strict: got 'no', want true or false"),
+        ({"app_id": "ab"}, r"strongroom\.keys\.app_id: got 'ab', want 40 lowercase hex digits"),
+        ({"more": 1}, r"strongroom\.keys\.more: unknown key"),
+        ({"rules": {}}, r"strongroom\.keys\.rules: got dict, want a list"),
+        ({"rules": [{}]}, r"strongroom\.keys\.rules\[0\]\.unit: want exactly one of unit and uid"),
+        ({"rules": [{"unit": "a.service", "uid": 0}]}, r"rules\[0\]\.unit: want exactly one"),
+        ({"rules": [{"unit": "a"}]}, r"rules\[0\]\.unit: got 'a', want the full name of a service unit"),
+        ({"rules": [{"unit": "a/b.service"}]}, r"rules\[0\]\.unit: got 'a/b\.service'"),
+        ({"rules": [{"uid": -1}]}, r"rules\[0\]\.uid: got -1"),
+        ({"rules": [{"uid": True}]}, r"rules\[0\]\.uid: got True"),
+        ({"rules": [{"uid": 0}, {"uid": 0}]}, r"strongroom\.keys\.rules: uid 0 appears twice"),
+        ({"rules": [{"unit": "a.service"} for _ in range(2)]}, r"rules: unit a\.service appears twice"),
+        (
+            {"rules": [{"uid": 0, "methods": ["Getkey"]}]},
+            r"rules\[0\]\.methods\[0\]: got 'Getkey', want one of Info",
+        ),
+        ({"rules": [{"uid": 0, "paths": [""]}]}, r"rules\[0\]\.paths\[0\]: got ''"),
+        ({"rules": [{"uid": 0, "paths": ["a*"]}]}, r"rules\[0\]\.paths\[0\]: got 'a\*'"),
+        (
+            {"rules": [{"uid": 0, "paths": ["x"] * 33}]},
+            r"rules\[0\]\.paths: got list, want a list of at most 32",
+        ),
+        ({"rules": [{"uid": 0, "raw_quote": 1}]}, r"rules\[0\]\.raw_quote: got 1, want true or false"),
+        ({"rules": [{"uid": 0, "keys": 1}]}, r"rules\[0\]\.keys: unknown key"),
+        ({"rules": [{"uid": 0} for _ in range(65)]}, r"rules: got list, want a list of at most 64"),
+    ],
+)
+def test_a_rule_outside_the_bounds_is_refused_by_its_path(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read(text(good() | {"keys": KEYS | change}))
+
+
+def test_a_root_of_the_broker_needs_its_resource() -> None:
+    with pytest.raises(ConfigError, match=r"strongroom\.keys\.resource: missing, want it with root: broker"):
+        read(text(good() | {"keys": {"root": "broker"}}))

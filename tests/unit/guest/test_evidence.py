@@ -7,21 +7,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from guest import evidence
 from guest.attester import Attester, Launch
 from guest.machine.rtmr import RTMR
 from guest.machine.tsm import TSMReport
 from guest.stages.measure import _check_committed
-from strongroom.errors import FormatError, PolicyError
-from strongroom.evidence.binding import Purpose
+from strongroom.broker.exchange import Collect
+from strongroom.broker.messages import Challenge
+from strongroom.errors import FormatError, MachineError, PolicyError
+from strongroom.evidence.binding import MAGIC, Purpose, is_reserved, kbs_report_data
 from strongroom.evidence.bundle import Bundle
+from strongroom.evidence.gpu import GPUEvidence
+from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.tdx import TDXQuote
+from strongroom.keys.jwk import pack_jwk
 from strongroom.verify.bundle import verify_bundle
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json
 from strongroom.wire.framing import FrameReader, frame
+from tests.fakes.composite import GPU, gpus
 from tests.fakes.intel import BODY, Platform
 from tests.fakes.silicon import roots, silicon
 
@@ -72,16 +80,60 @@ def test_evidence_commits_to_the_log(attester: Attester, tsm: FakeTSM) -> None:
     assert claims.events.find("userdata") == bytes(32)
 
 
-def test_the_broker_gets_its_own_shape_and_no_other(attester: Attester) -> None:
-    asyncio.run(attester.for_broker(bytes(range(1, 49)) + bytes(16)))
-    for other in (
-        bytes(64),
-        b"strongroom/rd/v1" + bytes(range(1, 49)),
-        bytes(range(1, 65)),
-        bytes(range(1, 49)),
-    ):
-        with pytest.raises(PolicyError, match="key broker's shape"):
-            asyncio.run(attester.for_broker(other))
+def asked(nonce: str = "n" * 44, **options: Any) -> Collect:
+    return Collect(
+        Challenge(nonce, **options), pack_jwk(ec.derive_private_key(3, ec.SECP256R1()).public_key())
+    )
+
+
+def test_the_broker_gets_its_own_shape_and_no_other(attester: Attester, tsm: FakeTSM) -> None:
+    evidence = asyncio.run(attester.for_broker(asked()))
+    assert (evidence.primary.tee, evidence.gpus, evidence.events) == ("snp", (), None)
+    (data,) = tsm.asked
+    assert data == kbs_report_data(asked().digest()) and is_reserved(data)
+
+    class Other(Collect):
+        def digest(self, *_: object) -> bytes:
+            return MAGIC + bytes(range(48))
+
+    collect = Other(Challenge("n" * 44, "sha512"), {})
+    for name, why in (("sha512", "of our own evidence's shape"), ("sha384", "digest is 64 bytes, want 48")):
+        collect.hash = name
+        with pytest.raises((PolicyError, FormatError), match=why):
+            asyncio.run(attester.for_broker(collect))
+    assert len(tsm.asked) == 1
+
+
+def test_the_broker_gets_the_log_of_the_moment_where_it_asks(attester: Attester) -> None:
+    asyncio.run(attester.extend("userdata", bytes(32)))
+    wanted = asked(takes_events=True)
+    evidence = asyncio.run(attester.for_broker(wanted))
+    assert evidence.events == attester.log
+    report = SNPReport.parse(evidence.primary.report)
+    assert report.report_data == kbs_report_data(wanted.digest((), attester.log))
+
+
+def test_the_broker_s_devices_answer_the_nonce_of_the_session() -> None:
+    nonces: list[bytes] = []
+
+    async def devices(nonce: bytes) -> tuple[GPUEvidence, ...]:
+        nonces.append(nonce)
+        return gpus([GPU], nonce=nonce)
+
+    wanted = asked()
+    evidence = asyncio.run(Attester(FakeTDX(), devices=devices).for_broker(wanted))
+    assert nonces == [wanted.device_nonce] and len(evidence.gpus) == 1
+    quote = TDXQuote.parse(evidence.primary.report)
+    assert quote.body.report_data == kbs_report_data(wanted.digest(evidence.gpus))
+
+
+def test_a_broker_knows_each_machine_by_a_name(tsm: FakeTSM) -> None:
+    assert asyncio.run(Attester(tsm).broker_tee()) == "snp"
+    assert asyncio.run(Attester(FakeTDX()).broker_tee()) == "tdx"
+    assert asyncio.run(Attester(None).broker_tee()) == "tpm"
+    for call in (Attester(None).launch(), Attester(None).for_broker(asked())):
+        with pytest.raises(MachineError, match="attester: "):
+            asyncio.run(call)
 
 
 @pytest.mark.guarantee("G8")

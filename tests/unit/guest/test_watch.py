@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from guest import watch
+from guest.applications import Applications
 from guest.attester import Attester
 from guest.grants import Grants
 from guest.machine import units
@@ -52,6 +53,7 @@ def test_the_watch_ends_with_the_gpus(
         gpus=gpus,
         grants=Grants(),
         record=Record(tmp_path / "boot.json"),
+        applications=Applications(Attester(TSM(tmp_path))),
     )
 
     beats: list[str] = []

@@ -8,12 +8,12 @@ import pytest
 
 from demo.silicon.mint import DEBUG, MIGRATION, POLICY
 from strongroom.errors import FormatError, VerifyError
-from strongroom.evidence.binding import Purpose, kbs_digest, kbs_report_data
+from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.evidence.snp import SNPReport
 from strongroom.evidence.snp_certs import CertificateTable
-from strongroom.verify.bundle import verify_bundle, verify_kbs
+from strongroom.verify.bundle import verify_bundle
 from strongroom.verify.claims import Claims
 from strongroom.verify.roots import PRODUCTION
 from tests.fakes.silicon import HOST_DATA, MEASUREMENT, bundle, roots, silicon
@@ -123,29 +123,3 @@ def test_debug_and_migration_are_claimed_not_judged(policy: int, debug: bool, mi
 def test_an_associated_migration_agent_is_claimed() -> None:
     report = SILICON.sign(replace(SNPReport.parse(BUNDLE.report), report_id_ma=bytes(32)))
     assert verify(replace(BUNDLE, report=report.pack())).migration
-
-
-DIGEST: Final = kbs_digest({"nonce": "n", "tee-pubkey": {}})
-KBS_REPORT: Final = SNPReport.parse(SILICON.report(kbs_report_data(DIGEST)))
-KBS_TABLE: Final = CertificateTable.parse(SILICON.certificates())
-
-
-def test_kbs_evidence_verifies_and_carries_no_log() -> None:
-    claims = verify_kbs(KBS_REPORT, KBS_TABLE, digest=DIGEST, roots=roots(SILICON), now=NOW)
-    assert claims.events is None
-    assert claims.measurement == MEASUREMENT
-
-
-@pytest.mark.guarantee("G7")
-def test_kbs_evidence_of_another_exchange_is_refused() -> None:
-    other = kbs_digest({"nonce": "m", "tee-pubkey": {}})
-    with pytest.raises(VerifyError, match="report_data differs, want the digest of this exchange"):
-        verify_kbs(KBS_REPORT, KBS_TABLE, digest=other, roots=roots(SILICON), now=NOW)
-
-
-@pytest.mark.guarantee("G7")
-def test_bundle_and_kbs_evidence_never_stand_in_for_each_other() -> None:
-    report = SNPReport.parse(BUNDLE.report)
-    for digest in (report.report_data[:48], report.report_data[16:]):
-        with pytest.raises(VerifyError, match="report_data differs"):
-            verify_kbs(report, KBS_TABLE, digest=digest, roots=roots(SILICON), now=NOW)

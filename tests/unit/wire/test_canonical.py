@@ -72,6 +72,18 @@ def test_bad_json_is_refused(data: bytes, why: str) -> None:
         parse_json(data, "thing")
 
 
+@pytest.mark.parametrize("data", [b"[" + b"[]," * 9 + b"1]", b'[""' + b',""' * 9 + b"]", b'["' + b'\\"' * 80 + b'"]'])
+def test_values_are_counted_before_any_is_made(data: bytes) -> None:
+    with pytest.raises(FormatError, match="^thing: more than 9 values"):
+        parse_json(data, "thing", max_values=9)
+    assert parse_json(data, "thing", max_values=20)
+
+
+def test_brackets_that_close_nothing_are_refused_at_the_first() -> None:
+    with pytest.raises(FormatError, match="not JSON at byte 0"):
+        parse_json(b"]" * (1 << 20), "thing")
+
+
 def test_brackets_inside_text_are_no_depth() -> None:
     value: JSON = ['"' + "[{" * 500 + "\\"]
     assert parse_json(pack_json(value), "x") == value

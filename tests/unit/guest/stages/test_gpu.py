@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from guest.applications import Applications
 from guest.attester import Attester
 from guest.gpus import GPUs
 from guest.grants import Grants
@@ -49,13 +50,15 @@ class NotingAttester(Attester):
 
 
 def system(folder: Path, machine: Machine, gpus: GPUs) -> System:
+    attester = NotingAttester(machine.double, gpus)
     return System(
         seed=folder,
         engine_venv=folder,
-        attester=NotingAttester(machine.double, gpus),
+        attester=attester,
         gpus=gpus,
         grants=Grants(),
         record=Record(folder / "boot.json"),
+        applications=Applications(attester),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from guest import config
+from guest.applications import Applications
 from guest.attester import Attester
 from guest.config import Config
 from guest.grants import Grants
@@ -51,6 +52,7 @@ def guest(tmp_path: Path, machine: Machine) -> System:
         gpus=machine.gpus(),
         grants=Grants(),
         record=Record(tmp_path / "boot.json"),
+        applications=Applications(Attester(FakeTSM())),
     )
 
 

@@ -1,0 +1,1 @@
+"""The local REST of Confidential Containers, for programs written for it: off unless userdata has a section `coco`."""
