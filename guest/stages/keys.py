@@ -7,7 +7,7 @@ guest. Then no broker is asked.
 import secrets
 from dataclasses import dataclass, field
 
-from guest.config import Config
+from guest.config import Broker, Config
 from guest.stages.measure import Workload
 from guest.system import System
 from strongroom.broker.dialect import dialect_of
@@ -33,14 +33,16 @@ class Keys:
     release: Release | None  # None for a model that is still to come
 
 
+def speaking(broker: Broker) -> Speaking:
+    """How this broker is spoken to."""
+    return Speaking(dialect=dialect_of(broker.protocol), hashes=(broker.hash,), init_data=broker.init_data)
+
+
 async def broker_session(system: System, config: Config, *, deadline_s: float | None = None) -> BrokerSession:
     """The broker that userdata names, spoken to as they say; not yet entered. ConfigError where they name none."""
     broker = config.broker
     if broker is None:
         raise ConfigError("keys: a resource is named and no broker, want both")
-    speaking = Speaking(
-        dialect=dialect_of(broker.protocol), hashes=(broker.hash,), init_data=broker.init_data
-    )
     pinned = None if broker.spki_sha256 is None else bytes.fromhex(broker.spki_sha256)
     return BrokerSession(
         url=broker.url,
@@ -48,7 +50,7 @@ async def broker_session(system: System, config: Config, *, deadline_s: float | 
         tee=await system.attester.broker_tee(),
         collect=system.attester.for_broker,
         deadline_s=broker.deadline_s if deadline_s is None else min(deadline_s, broker.deadline_s),
-        speaking=speaking,
+        speaking=speaking(broker),
     )
 
 

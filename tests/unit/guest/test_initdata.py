@@ -89,9 +89,10 @@ def test_its_userdata_and_its_broker_are_taken(seed: Path) -> None:
     (seed / "initdata").write_bytes(init_data.pack())
     system = guest(seed)
     config = configured(system)
+    assert config.broker is not None
     assert config.broker.url == "https://kbs.example:8080" and config.broker.ca_pem == PEM
     assert config.broker.spki_sha256 is None and config.broker.deadline_s == 60
-    assert config.broker.init_data == init_data == speaking(config.broker).init_data
+    assert config.init_data == init_data == speaking(config.broker).init_data
     assert config.userdata_sha256 == hashlib.sha256(userdata(broker=None).encode()).digest()
     events = system.attester.log
     assert events.find("init-data") == hashlib.sha256(init_data.text.encode()).digest()
@@ -110,13 +111,14 @@ def test_all_else_in_it_is_ignored(seed: Path) -> None:
     )
     (seed / "initdata").write_bytes(init_data.text.encode())
     config = configured(guest(seed))
-    assert config.broker.url == "https://kbs.example:8080" and config.coco is None and config.keys is None
+    assert config.broker is not None and config.broker.url == "https://kbs.example:8080"
+    assert config.coco is None and config.keys is None
 
 
 def test_without_it_nothing_changes(seed: Path) -> None:
     (seed / "user-data").write_text(userdata())
     system = guest(seed)
-    assert configured(system).broker.init_data is None
+    assert configured(system).init_data is None
     assert [event.name for event in system.attester.log.events] == ["userdata"]
 
 
@@ -126,7 +128,7 @@ def test_userdata_may_lie_beside_it_under_its_digest(seed: Path) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()
     init_data = document(user_data__sha256=f"{digest}\n")
     (seed / "initdata").write_bytes(init_data.pack())
-    assert configured(guest(seed)).broker.init_data == init_data
+    assert configured(guest(seed)).init_data == init_data
 
 
 @pytest.mark.guarantee("G2")
@@ -230,7 +232,7 @@ def test_a_guest_launched_with_it_goes_on_and_any_other_does_not(seed: Path) -> 
         (seed / "initdata").write_bytes(init_data.pack())
         wanted = fitted(init_data.digest, 32)
         system = guest(seed, Chip(wanted))
-        assert asyncio.run(measure(system, configured(system))).config.broker.init_data == init_data
+        assert asyncio.run(measure(system, configured(system))).config.init_data == init_data
         userdatas = hashlib.sha256(userdata(broker=None).encode()).digest()
         for other in (bytes(32), userdatas, wanted[::-1], wanted[:31] + bytes((wanted[31] ^ 1,))):
             system = guest(seed, Chip(other))

@@ -15,6 +15,7 @@ from guest.coco.plan import PLAN, UNIT, Plan
 from guest.machine import units
 from guest.resources import Resources
 from guest.stages import coco as stage
+from guest.stages.keys import broker_session
 from guest.stages.measure import Workload
 from guest.stages.mount import Volumes
 from guest.system import System
@@ -76,7 +77,8 @@ def test_the_root_of_local_keys_is_this_machines_own_too(system: System) -> None
 
 def test_the_session_is_that_of_the_machines_broker(system: System) -> None:
     config = read(RULES)
-    session = asyncio.run(stage._session(system, config))
+    session = asyncio.run(broker_session(system, config, deadline_s=stage.DEADLINE))
+    assert config.broker is not None
     assert session.url == config.broker.url
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from guest.attester import Attester
 from guest.config import Broker
-from guest.stages.keys import Keys, obtain_keys, speaking
+from guest.stages.keys import Keys, Release, obtain_keys, speaking
 from strongroom.broker.dialect import DIALECTS
 from strongroom.errors import PolicyError, ProtocolError
 from strongroom.evidence.gpu import GPUEvidence
@@ -50,7 +50,7 @@ def obtain(directory: Path, attester: Attester, **broker: Any) -> tuple[Keys, He
             at = Broker(
                 url=heard.url, ca_pem=None, spki_sha256=shown.spki_sha256.hex(), deadline_s=10, **broker
             )
-            workload = _Named(config=_Named(broker=at, model=_Named(key=str(URI))))
+            workload = _Named(config=_Named(broker=at, model=_Named(key=str(URI), push=None)))
             system = _Named(attester=attester)
             return await obtain_keys(system, workload), heard  # type: ignore[arg-type]
 
@@ -61,7 +61,7 @@ def obtain(directory: Path, attester: Attester, **broker: Any) -> tuple[Keys, He
 def test_a_machine_with_gpus_gets_its_key_by_their_evidence(tmp_path: Path) -> None:
     attester = asyncio.run(booted(devices=devices))
     keys, heard = obtain(tmp_path, attester)
-    assert keys.volume == VOLUME
+    assert (keys.key, keys.release) == (VOLUME.key, Release(VOLUME.root, VOLUME.epoch))
     assert len(heard.requests) == 3
     said = parse_json(attester.log.find("keys") or b"", "keys")
     assert isinstance(said, dict) and said["resource"] == str(URI)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from guest import bounds
+from guest.applications import Applications
 from guest.attester import Attester
 from guest.config import Broker, Config, Door, Model, Push
 from guest.evidence import RECEIVER_UNIT
@@ -25,12 +26,13 @@ from guest.stages import receive as stage
 from guest.stages.keys import Keys, Release, obtain_keys
 from guest.stages.measure import Workload
 from guest.stages.receive import receive
+from guest.stages.sockets import Sockets
 from guest.system import System
 from sidecars.receive.config import ReceiveConfig
 from strongroom.broker.resource import ResourceURI, VolumeKey
 from strongroom.errors import FormatError, MachineError, ProtocolError, StrongroomError
 from strongroom.evidence.eventlog import EventLog
-from strongroom.host.release import ReleasedKey, ReleasedSecret
+from strongroom.host.secret import Secret
 from strongroom.push.answers import ACCEPTED, Accepted
 from strongroom.push.offer import provider_name, spki_of
 from strongroom.wire.canonical import b64u, pack_json, parse_json
@@ -61,6 +63,7 @@ def system(tmp_path: Path) -> System:
         gpus=cast(GPUs, None),
         grants=Grants(),
         record=Record(tmp_path / "boot.json"),
+        applications=cast(Applications, None),
     )
 
 
@@ -73,12 +76,15 @@ def workload(*, key: str | None = None, push: bool = True, source: str = bounds.
     )
     config = Config(
         userdata_sha256=bytes(32),
+        userdata="",
+        init_data=None,
         broker=Broker(url="https://b.example", ca_pem=None, spki_sha256="ab" * 32, deadline_s=5)
         if key
         else None,
         model=model,
         engine=cast(Any, None),
         door=Door(port=8443, names=("llm.example",), tenants=(), cache="tenant"),
+        keys=None,
         gpus=0,
     )
     return Workload(config=config, plan=cast(Any, None), measurement=bytes(48))
@@ -128,7 +134,7 @@ def waiting(key: str | None = None) -> Keys:
 def test_a_push_is_waited_for_and_written_down(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = Manager("waiting for a provider", "receiving tiny: 1 of 2 bytes", told())
     manager.install(monkeypatch, system)
-    here = asyncio.run(receive(system, waiting()))
+    here = asyncio.run(receive(system, Sockets(waiting())))
     assert (here.key, here.release) == (KEY, Release(ACCEPTANCE.root, 3))
     assert manager.calls == [f"start {RECEIVER_UNIT}", f"stop {RECEIVER_UNIT}"]
     assert manager.log_at_start is not None
@@ -144,7 +150,7 @@ def test_the_door_gets_its_settings_and_the_key_by_credential(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Manager(told()).install(monkeypatch, system)
-    asyncio.run(receive(system, waiting()))
+    asyncio.run(receive(system, Sockets(waiting())))
 
     def granted(name: str) -> bytes:
         address = f"\0x/unit/{RECEIVER_UNIT}/{name}".encode()
@@ -158,7 +164,7 @@ def test_the_door_gets_its_settings_and_the_key_by_credential(
 
 def test_a_model_at_its_source_is_there_already(system: System) -> None:
     keys = Keys(workload=workload(key="kbs:///a/b/c", push=False), key=KEY, release=Release(bytes(32), 1))
-    here = asyncio.run(receive(system, keys))
+    here = asyncio.run(receive(system, Sockets(keys)))
     assert here.release == keys.release
     assert system.attester.log.events == ()
 
@@ -183,13 +189,13 @@ def test_whatever_else_the_unit_says_ends_the_boot(
 ) -> None:
     Manager(*states).install(monkeypatch, system)
     with pytest.raises(kind, match=said):
-        asyncio.run(receive(system, waiting()))
+        asyncio.run(receive(system, Sockets(waiting())))
     assert system.attester.log.find("pushed") is None
 
 
 def test_a_door_that_was_killed_is_waited_for(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     Manager(unit_state("", "activating"), told()).install(monkeypatch, system)
-    assert asyncio.run(receive(system, waiting())).release.epoch == 3
+    assert asyncio.run(receive(system, Sockets(waiting()))).release.epoch == 3
 
 
 def test_nobody_pushes_in_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +203,27 @@ def test_nobody_pushes_in_time(system: System, monkeypatch: pytest.MonkeyPatch) 
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(stage, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     with pytest.raises(MachineError, match="no model was accepted within 60 s"):
-        asyncio.run(receive(system, waiting()))
+        asyncio.run(receive(system, Sockets(waiting())))
 
 
 # Where the key comes from
+
+
+class FakeSession:
+    broker_spki_sha256 = bytes(32)
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def get(self, resource: ResourceURI) -> Secret:
+        assert str(resource) == "kbs:///a/b/c"
+        return Secret(self._secret)
 
 
 @pytest.fixture
@@ -208,11 +231,10 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """Sets what the broker gives to whoever asks for bytes."""
 
     def gives(secret: bytes) -> None:
-        async def release(**_: object) -> ReleasedSecret:
-            uri = ResourceURI.parse("kbs:///a/b/c")
-            return ReleasedSecret(secret=secret, resource=uri, broker_spki_sha256=bytes(32))
+        async def session(*_: object) -> FakeSession:
+            return FakeSession(secret)
 
-        monkeypatch.setattr(keys_stage, "release_secret", release)
+        monkeypatch.setattr(keys_stage, "broker_session", session)
 
     return gives
 
@@ -238,12 +260,8 @@ def test_a_key_for_sealing_comes_from_the_broker_as_it_is(
             asyncio.run(obtain_keys(system, workload(key="kbs:///a/b/c")))
 
 
-def test_a_sealed_model_takes_a_volume_key(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def release(**_: object) -> ReleasedKey:
-        volume, uri = VolumeKey(key=KEY, root=bytes(32), epoch=7), ResourceURI.parse("kbs:///a/b/c")
-        return ReleasedKey(volume=volume, resource=uri, broker_spki_sha256=bytes(32))
-
-    monkeypatch.setattr(keys_stage, "release_key", release)
+def test_a_sealed_model_takes_a_volume_key(system: System, broker: Callable[[bytes], None]) -> None:
+    broker(VolumeKey(key=KEY, root=bytes(32), epoch=7).pack())
     keys = asyncio.run(obtain_keys(system, workload(key="kbs:///a/b/c", push=False)))
     assert (keys.key, keys.release) == (KEY, Release(bytes(32), 7))
     assert KEY.hex() not in repr(keys)

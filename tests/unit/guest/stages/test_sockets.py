@@ -18,7 +18,7 @@ from guest.attester import Attester
 from guest.grants import Grants
 from guest.keysock.plan import PLAN, ROOT, UNIT, Plan, app_keys
 from guest.record import Record
-from guest.stages import sockets
+from guest.stages import keys as keys_stage
 from guest.stages.keys import Keys
 from guest.stages.sockets import open_sockets
 from guest.system import System
@@ -56,7 +56,7 @@ def opened(system: System, keys: Any) -> tuple[Plan, bytes]:
     """What the key socket is granted under a userdata with this section."""
     raw = text(good() | ({} if keys is None else {"keys": keys}))
     workload = SimpleNamespace(config=config.parse(Userdata.of(raw)))
-    asyncio.run(open_sockets(system, Keys(workload=workload, volume=None)))  # type: ignore[arg-type]
+    asyncio.run(open_sockets(system, Keys(workload=workload, key=bytes(32), release=None)))  # type: ignore[arg-type]
     take = system.grants._granted
     plan = Plan.parse(take[UNIT, PLAN].reveal())
     assert plan.userdata.encode() == raw
@@ -109,7 +109,7 @@ class Session:
 
 
 def test_a_root_of_the_broker_is_named_with_it(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "BrokerSession", Session)
+    monkeypatch.setattr(keys_stage, "BrokerSession", Session)
     plan, root = opened(system, {"root": "broker", "resource": "kbs:///default/keys/root"})
     assert root == Session.secret and Session.asked == ["kbs:///default/keys/root"]
     said = event(system)
@@ -122,7 +122,7 @@ def test_a_root_of_the_broker_is_named_with_it(system: System, monkeypatch: pyte
 def test_a_resource_that_is_no_root_ends_the_boot(
     system: System, monkeypatch: pytest.MonkeyPatch, secret: bytes
 ) -> None:
-    monkeypatch.setattr(sockets, "BrokerSession", type("Other", (Session,), {"secret": secret}))
+    monkeypatch.setattr(keys_stage, "BrokerSession", type("Other", (Session,), {"secret": secret}))
     with pytest.raises(FormatError, match="keys root"):
         opened(system, {"root": "broker", "resource": "kbs:///default/keys/root"})
     assert event(system) is None
