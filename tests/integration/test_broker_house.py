@@ -273,6 +273,7 @@ def test_what_was_begun_is_finished(made: Made) -> None:
         assert broker.child.wait(20) == 0
 
 
+@pytest.mark.guarantee("G21")
 @pytest.mark.slow
 def test_killed_under_load_it_loses_nothing_it_acknowledged(made: Made) -> None:
     """SIGKILL, five times, between administrators who write and guests who ask: every answer that left is on record."""

@@ -131,6 +131,7 @@ def test_a_model_is_pushed_accepted_and_told_to_the_agent(door: Received, tree: 
     assert door.stop() == 0
 
 
+@pytest.mark.guarantee("G22")
 @pytest.mark.guarantee("G11")
 def test_neither_key_nor_model_is_in_a_log_or_a_file(door: Received, tree: PushTree) -> None:
     push(door.connect, tree, PROVIDER)
@@ -270,6 +271,7 @@ def test_a_lost_last_answer_is_told_again(door: Received, tree: PushTree) -> Non
     assert door.until_accepted() == first
 
 
+@pytest.mark.guarantee("G22")
 @pytest.mark.guarantee("G4")
 def test_other_bytes_than_the_manifest_names_are_refused_and_nothing_stays(
     door: Received, tree: PushTree
@@ -347,6 +349,7 @@ def test_manifests_that_must_not_be_are_refused(socket_dir: Path, tree: PushTree
         assert left(door) == []
 
 
+@pytest.mark.guarantee("G22")
 @pytest.mark.guarantee("G7")
 def test_an_offer_is_worth_nothing_on_another_connection(door: Received, tree: PushTree) -> None:
     digest = tree.manifest.digest

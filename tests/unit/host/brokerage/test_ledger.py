@@ -76,6 +76,7 @@ CHANGES: dict[str, Tamper] = {
 }
 
 
+@pytest.mark.guarantee("G21")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_changed_log_is_seen(kept: House, change: Tamper) -> None:
     with sqlite3.connect(kept.directory / FILE) as connection:
@@ -94,6 +95,7 @@ def test_nothing_is_added_to_a_changed_log(kept: House, change: Tamper) -> None:
         kept.record([decision()])
 
 
+@pytest.mark.guarantee("G21")
 def test_a_log_that_was_put_back_is_known_by_a_kept_head(tmp_path: Path, kept: House) -> None:
     """Nothing inside a file tells that the whole file is an older one."""
     old = tmp_path / "old.db"
