@@ -83,7 +83,7 @@ def main() -> int:
     except OSError as error:
         reason = f"{error.filename or 'kernel'}: {(error.strerror or 'failed').lower()}"
         return _failed(MachineError(reason), left)
-    except (Exception, KeyboardInterrupt) as error:  # a mistake of ours: whoever comes next may do better
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # whoever comes next may do better
         return _failed(MachineError(f"daemon: unexpected {error!r}"), left)
     return 0
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ _MS_NOEXEC: Final = 8
 _MNT_DETACH: Final = 2
 _UMOUNT_NOFOLLOW: Final = 8
 _STACKED: Final = 64  # mounts that may lie over each other
+_CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -42,20 +44,39 @@ def unmount(point: Path) -> None:
         raise MachineError(f"unmount {point}: {_words()}")
 
 
-def leave(point: Path) -> None:
-    """Unmount it if it is there, and nothing that lies below it."""
-    if is_mounted(point):
-        unmount(point)
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One mount among all others, by the kernel's own numbers for it."""
+
+    id: int
+    device: str  # major:minor, the st_dev of every file in it
+    type: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether a daemon like us made it; not, whether it was this one."""
+        return self.type == TYPE
+
+
+def leave(point: Path, made: Mounted) -> None:
+    """Unmount what was `made` if it is there, and nothing that lies below it. Raises MachineError for another mount."""
+    if (found := find(point)) is None:
+        return
+    if found != made:
+        raise MachineError(f"unmount {point}: {_which(found)} lies there, want {_which(made)}")
+    unmount(point)
 
 
 def clear(point: Path) -> None:
-    """Detach every mount of ours from `point`, and make the directory if it is absent.
+    """Detach every mount of ours from `point`, and make the directory if it is absent. MachineError for any other.
 
     A mount is not asked whether it lives: where nobody serves it, the answer would never come.
     """
     for _ in range(_STACKED):
-        if not is_mounted(point):
+        if (found := find(point)) is None:
             break
+        if not found.ours:
+            raise MachineError(f"mount {point}: {_which(found)} lies there, want none")
         unmount(point)
     try:
         point.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -63,14 +84,28 @@ def clear(point: Path) -> None:
         raise MachineError(f"mount {point}: {(error.strerror or 'failed').lower()}") from error
 
 
-def is_mounted(point: Path) -> bool:
-    """Whether the topmost mount at `point` is one of ours. Asks nobody who serves it."""
-    want, found = os.fsencode(Path(os.path.realpath(point.parent)) / point.name), b""
+def find(point: Path) -> Mounted | None:
+    """The topmost mount at `point`, of whatever type, if there is any. Asks nobody who serves it."""
+    want, found = os.fsencode(Path(os.path.realpath(point.parent)) / point.name), None
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         fields = line.split(b" ")
         if _unescape(fields[4]) == want:
-            found = fields[fields.index(b"-") + 1]
-    return found == TYPE.encode()
+            kind = os.fsdecode(fields[fields.index(b"-") + 1])
+            found = Mounted(int(fields[0]), fields[2].decode(), kind)
+    return found
+
+
+def abort(mounted: Mounted) -> bool:
+    """End what waits for an answer with an error, even where a process that cannot be killed holds the device.
+
+    False where no control file system of FUSE is mounted.
+    """
+    major, minor = (int(word) for word in mounted.device.split(":"))
+    try:
+        (_CONNECTIONS / str(major << 20 | minor) / "abort").write_text("1")
+    except OSError:
+        return False
+    return True
 
 
 def _unescape(field: bytes) -> bytes:
@@ -79,13 +114,18 @@ def _unescape(field: bytes) -> bytes:
 
 def raise_read_ahead(point: Path) -> bool:
     """Let the kernel read further ahead; False when it does not let us."""
-    device = point.stat().st_dev
-    knob = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    if (found := find(point)) is None:  # nobody is asked: it may be us who would have to answer
+        return False
+    knob = Path(f"/sys/class/bdi/{found.device}/read_ahead_kb")
     try:
         knob.write_text(f"{READ_AHEAD_KIB}\n")
     except OSError:
         return False
     return True
+
+
+def _which(mounted: Mounted) -> str:
+    return f"mount {mounted.id} ({mounted.type}, device {mounted.device})"
 
 
 def _words() -> str:

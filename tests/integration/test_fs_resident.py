@@ -288,3 +288,32 @@ def test_a_worker_killed_over_an_open(gated: tuple[Daemon, Path, bytes]) -> None
     assert reading.result(20) == content
     daemon.running.send_signal(signal.SIGHUP)
     daemon.hear(lambda: any("nothing in memory" in said for said in daemon.statuses()))
+
+
+@pytest.mark.guarantee("G4")
+def test_what_was_refused_is_not_forgotten(model: SealedFixture, place: Path) -> None:
+    damage(model.objects["a.safetensors"], 5)
+    with mounted(model, place, mode="resident") as daemon:
+        daemon.hear(lambda: "file refused" in daemon.statuses()[-1])
+        daemon.kill()
+        daemon.again()
+        with pytest.raises(OSError, match="Input/output error"):
+            os.open(daemon.mount / "a.safetensors", os.O_RDONLY)
+        daemon.hear(lambda: len(daemon.statuses()) > 1)
+        assert all("before a restart; file refused" in status for status in daemon.statuses())
+        status, stderr = daemon.stop()
+        assert status == 0
+        assert "did not verify before a restart; file refused" in stderr
+
+
+def test_a_store_that_failed_is_no_tampering(gated: tuple[Daemon, Path, bytes]) -> None:
+    daemon, gate, content = gated
+    gate.write_bytes(b"fail")
+    with pytest.raises(OSError, match="Input/output error"):
+        read_whole(daemon.mount / "weights").result(20)
+    daemon.hear(lambda: "the store failed" in daemon.statuses()[-1])
+    gate.write_bytes(b"")
+    assert read_whole(daemon.mount / "weights").result(20) == content
+    status, stderr = daemon.stop()
+    assert (status, stderr.count("object 00: input/output error; read refused")) == (0, 1)
+    assert all(status.startswith("serving ") for status in daemon.statuses())

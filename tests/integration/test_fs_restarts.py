@@ -1,5 +1,6 @@
 """How the daemon lives, dies and comes back: stopped, killed, replaced, and its workers."""
 
+import ctypes
 import errno
 import json
 import mmap
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecars.fs import mounting
+from sidecars.fs.mounting import abort, find
+from sidecars.fs.mounting import unmount as unmount_once
+from tests import need
 from tests.fakes.mounts import PAGE, damage, end, forget_pages, mounted, refused, spawn, unmount
 from tests.fakes.sealed import CHUNK, MODEL_KEY, SealedFixture, make_sealed
 
@@ -113,6 +118,30 @@ def test_a_store_that_is_away_for_a_moment_loses_nothing(sealed: SealedFixture, 
         os.close(fd)
 
 
+@pytest.mark.parametrize("kind", ["another of ours", "tmpfs"])
+def test_another_mount_over_ours_is_neither_taken_nor_ended(
+    pristine: SealedFixture, place: Path, kind: str
+) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    (place / "second").mkdir()
+    with mounted(pristine, place) as daemon, mounted(pristine, place / "second") as second:
+        daemon.kill()
+        what = (os.fsencode(second.mount), None, 4096) if kind != "tmpfs" else (b"tmpfs", b"tmpfs", 0)
+        assert libc.mount(what[0], os.fsencode(daemon.mount), what[1], what[2], None) == 0
+        there = find(daemon.mount)
+        kept = list(daemon.kept)
+        daemon.start(daemon.environment)
+        status, stderr = daemon.wait()
+        assert (status, stderr.count("\n")) == (8, 1)
+        assert stderr.startswith(f"strongroom-fs: unmount {daemon.mount}: mount ")
+        assert find(daemon.mount) == there
+        assert daemon.kept == kept
+        unmount_once(daemon.mount)
+        daemon.again()
+        assert (daemon.mount / "exact.bin").read_bytes() == pristine.contents["exact.bin"]
+        assert second.stop() == (0, "")
+
+
 @pytest.mark.parametrize("lost", ["device", "clone", "agreement"])
 def test_half_of_what_was_kept_is_nothing(pristine: SealedFixture, place: Path, lost: str) -> None:
     with mounted(pristine, place) as daemon:
@@ -165,6 +194,32 @@ def test_a_busy_mount_is_taken_away_too(pristine: SealedFixture, place: Path) ->
             os.preadv(fd, [buffer], 0)
         os.close(fd)
         buffer.close()
+
+
+def test_an_aborted_connection_ends_its_readers(
+    pristine: SealedFixture, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last resort of a stop: while its device is held by processes that do nothing any more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    need(libc.mount(b"fusectl", os.fsencode(tmp_path), b"fusectl", 0, None) == 0, "no fusectl here")
+    monkeypatch.setattr(mounting, "_CONNECTIONS", tmp_path)
+    try:
+        with mounted(pristine, place) as daemon, ThreadPoolExecutor(1) as pool:
+            fd = os.open(daemon.mount / "exact.bin", os.O_RDONLY | os.O_DIRECT)
+            made = find(daemon.mount)
+            assert made is not None
+            for pid in (daemon.pid, *daemon.children()):
+                os.kill(pid, signal.SIGSTOP)
+            reading = pool.submit(os.pread, fd, PAGE, 0)
+            with pytest.raises(TimeoutError):
+                reading.result(0.3)
+            assert abort(made)
+            with pytest.raises(OSError, match=r"connected|abort"):
+                reading.result(20)
+            os.close(fd)
+            daemon.running.kill()
+    finally:
+        unmount(tmp_path)
 
 
 def test_a_mount_taken_from_under_it_ends_the_daemon(pristine: SealedFixture, place: Path) -> None:

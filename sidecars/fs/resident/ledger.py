@@ -1,8 +1,9 @@
 """What is known of each file in memory, kept beside the files, so that it outlives the daemon that wrote it.
 
-A record about all of them: whether their memory was asked back. Then two words of 64 bits a file, each changed as a whole: its state with the id the kernel knows it by, and how many have
-it open with when it was opened last. Written by the master alone, in an order in which being killed between two steps
-can make a file look open that is not, but never the other way round.
+First a record about all of them: whether their memory was asked back. Then two words of 64 bits a file, each changed as
+a whole: its state with the id the kernel knows it by, and how many have it open with when it was opened last. Written
+by the master alone, in an order in which being killed between two steps can make a file look open that is not, but
+never the other way round.
 """
 
 import mmap

@@ -111,7 +111,9 @@ class Master:
         while self._slots and time.monotonic() < deadline:
             self._loop.step(max(0.0, deadline - time.monotonic()))
         if not kill_all([slot.process for slot in self._slots]) and not abort(self._held.mounted):
-            _tell("a worker does not end and the connection cannot be aborted: who reads now waits for the store")
+            _tell(
+                "a worker does not end, and no connection can be aborted here: who reads waits for the store"
+            )
         for slot in list(self._slots):
             self._dismiss(slot, patience=0.0)
 

@@ -11,7 +11,7 @@ import pytest
 from sidecars.fs import __main__ as daemon
 from sidecars.fs.__main__ import Failures
 from sidecars.fs.workers.loop import Loop
-from strongroom.errors import MachineError
+from strongroom.errors import MachineError, VerifyError
 
 
 class Served:
@@ -101,3 +101,41 @@ def test_pings_come_twice_as_often_as_they_must(monkeypatch: pytest.MonkeyPatch)
     pings = [moment for moment, state in notices if state == "WATCHDOG=1"]
     assert pings[0] <= 4.0
     assert all(later - earlier <= 4.0 for earlier, later in itertools.pairwise(pings))
+
+
+@pytest.mark.guarantee("G16")
+@pytest.mark.parametrize("error", [ValueError("two\nlines"), RecursionError(), KeyboardInterrupt()])
+def test_what_nobody_expected_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(daemon, "make_undumpable", lambda: None)
+    monkeypatch.setattr(daemon, "read_credential", fail)
+    assert daemon.main() == 8
+    out = capsys.readouterr()
+    assert out.out == ""
+    assert out.err.startswith("strongroom-fs: daemon: unexpected ")
+    assert out.err.count("\n") == 1
+
+
+def test_what_another_mount_hides_is_let_go_with_the_refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Hidden:
+        gone = False
+
+        def give_up(self) -> None:
+            raise MachineError("unmount /m: another lies there")
+
+        def let_go(self) -> None:
+            self.gone = True
+
+    left = Hidden()
+    assert daemon._failed(VerifyError("manifest: x"), left) == 5  # type: ignore[arg-type]
+    assert left.gone
+    assert capsys.readouterr().err.splitlines() == [
+        "strongroom-fs: unmount /m: another lies there",
+        "strongroom-fs: manifest: x",
+    ]

@@ -130,7 +130,6 @@ def test_files_are_filled_in_order_and_opened_by_their_id(home: House) -> None:
     assert [home.kernel.replies[100 + number] for number in range(4)] == [passed(1)] * 4
     assert home.ask(Opcode.OPEN, 5, 200) == passed(3)
     assert home.names() == {"2", "3", "5"}
-    assert not home.residence.waits
     assert home.residence.progress(0) == "0.1 GB in memory"
 
 
@@ -315,3 +314,27 @@ def test_a_successor_goes_on(home: House) -> None:
     again = after.residence.next_part()
     assert again == Part(5, 2, 0, MIB)
     assert (home.path / "5").read_bytes() == bytes(MIB)
+
+
+@pytest.mark.guarantee("G4")
+def test_a_successor_says_again_what_was_refused(home: House) -> None:
+    part = home.residence.next_part()
+    assert part is not None
+    home.residence.filled(part, Outcome.FORGED, "object a: chunk 0: x")
+    after = house(home.path, home.kernel, home.memory, count=None)
+    assert after.reported == []
+    after.residence.take_over()
+    assert after.reported == ["node 2: did not verify before a restart; file refused"]
+    assert [after.ledger.state(place) for place in range(3)] == [State.REFUSED, State.WAITING, State.WAITING]
+
+
+def test_a_successor_gives_back_what_its_predecessor_was_asked_for(home: House) -> None:
+    home.fill()
+    open_files(home, 2)
+    home.residence.give_back()
+    after = house(home.path, home.kernel, home.memory, count=None)
+    after.residence.take_over()
+    assert after.names() == {"2"}
+    close_files(after, 2)
+    assert after.names() == set()
+    assert after.kernel.backing == set()

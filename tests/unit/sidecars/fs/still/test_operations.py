@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sidecars.fs.protocol.frames import Opcode
+from sidecars.fs.protocol.frames import Opcode, OpenFlag, pack_open
 from sidecars.fs.still.operations import OPENED, SILENCE, HandedOver, Operations, Range, Refusal
 from sidecars.fs.still.tree import Tree
 from strongroom.host.stored import Item
@@ -81,7 +81,9 @@ def test_open_minds_what_it_opens() -> None:
     flags = struct.pack("=II", os.O_RDONLY, 0)
     assert OPERATIONS.answer(request(Opcode.OPEN, flags, node=DIR)) == Refusal(errno.EISDIR)
     assert OPERATIONS.answer(request(Opcode.OPENDIR, flags, node=FILE)) == Refusal(errno.ENOTDIR)
-    assert isinstance(OPERATIONS.answer(request(Opcode.OPENDIR, flags, node=DIR)), bytes)
+    opened = OPERATIONS.answer(request(Opcode.OPENDIR, flags, node=DIR))
+    # No CACHE_DIR: of 2000 names that were evicted, a cached listing has every one looked up.
+    assert opened == pack_open(OpenFlag.KEEP_CACHE)
 
 
 def test_the_master_is_asked_only_about_files_read_ahead() -> None:

@@ -10,12 +10,15 @@ import pytest
 
 from sidecars.fs import device
 from sidecars.fs.device import Terms
+from sidecars.fs.mounting import TYPE, Mounted
 from sidecars.fs.protocol.frames import InitFlag
 from sidecars.fs.workers import kept
 from sidecars.fs.workers.kept import Held, Left
+from strongroom.errors import MachineError
 from strongroom.host import notify
 
 MOUNT = Path("/run/model")
+MOUNTED = Mounted(24, "0:40", TYPE)
 TERMS = Terms(45, InitFlag.HAS_RESEND | InitFlag.PASSTHROUGH)
 NAMES = ("device", "clone", "clone", "memory", "agreement")
 
@@ -26,14 +29,22 @@ class Store:
     def __init__(self) -> None:
         self.content: list[tuple[str, int]] = []
         self.dropped: list[str] = []
+        self.refused: set[str] = set()
 
     def keep(self, name: str, descriptor: int) -> bool:
+        if name in self.refused:
+            return False
         self.content.append((name, os.dup(descriptor)))
         return True
 
     def let_go(self, name: str) -> bool:
         self.dropped.append(name)
         return True
+
+    def leave(self, point: Path, made: Mounted) -> None:
+        if vars(kept)["find"](point) not in (None, made):
+            raise MachineError("another lies there")
+        self.dropped.append(f"mount {point}")
 
     def hand_over(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -48,8 +59,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setattr(notify, "keep", made.keep)
     monkeypatch.setattr(notify, "let_go", made.let_go)
     monkeypatch.setattr(device, "is_connected", lambda _: True)
-    monkeypatch.setattr(kept, "is_mounted", lambda _: True)
-    monkeypatch.setattr(kept, "leave", lambda point: made.dropped.append(f"mount {point}"))
+    monkeypatch.setattr(kept, "find", lambda _: MOUNTED)
+    monkeypatch.setattr(kept, "leave", made.leave)
     yield made
     for _, descriptor in made.content:
         os.close(descriptor)
@@ -60,7 +71,7 @@ def nothing() -> int:
 
 
 def held(memory: bool = True) -> Held:
-    return Held(nothing(), TERMS, [nothing(), nothing()], nothing() if memory else None)
+    return Held(nothing(), TERMS, MOUNTED, [nothing(), nothing()], nothing() if memory else None)
 
 
 @pytest.mark.parametrize("memory", [True, False])
@@ -76,6 +87,33 @@ def test_what_is_kept_is_found(store: Store, memory: bool) -> None:
     assert (adopted.memory is not None) == memory
     assert store.dropped == []
     adopted.close()
+
+
+@pytest.mark.parametrize(
+    "other", [Mounted(25, "0:40", TYPE), Mounted(24, "0:41", TYPE), Mounted(3, "8:1", "ext4")]
+)
+def test_another_mount_there_is_neither_taken_for_ours_nor_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: Mounted
+) -> None:
+    first = held()
+    first.keep(mount=MOUNT, identity="ab")
+    first.close()
+    monkeypatch.setattr(kept, "find", lambda _: other)
+    left = Left.find(store.hand_over)
+    with pytest.raises(MachineError, match="another lies there"):
+        left.adopt(mount=MOUNT, identity="ab")
+    assert store.dropped == []
+    left.let_go()
+    assert store.dropped == list(kept._NAMES)
+
+
+@pytest.mark.parametrize("refused", ["device", "clone", "memory", "agreement"])
+def test_what_the_manager_does_not_take_is_said(store: Store, refused: str) -> None:
+    store.refused.add(refused)
+    first = held()
+    assert not first.keep(mount=MOUNT, identity="ab")
+    assert "agreement" not in [name for name, _ in store.content]
+    first.close()
 
 
 def test_nothing_left_is_nothing_to_give_up(store: Store) -> None:
@@ -108,7 +146,7 @@ def test_anything_else_is_given_up(store: Store, monkeypatch: pytest.MonkeyPatch
     if change == "disconnected":
         monkeypatch.setattr(device, "is_connected", lambda _: False)
     elif change == "unmounted":
-        monkeypatch.setattr(kept, "is_mounted", lambda _: False)
+        monkeypatch.setattr(kept, "find", lambda _: None)
     elif change in ("device", "clone", "agreement"):
         gone = [one for one in store.content if one[0] == change]
         store.content = [one for one in store.content if one[0] != change]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecars.fs.workers import process
+from sidecars.fs.workers.process import Process, kill_all
 from tests import ROOT, need
 
 PROGRAM = """
@@ -104,3 +106,17 @@ def test_a_child_may_have_any_descriptor() -> None:
     body += "taken = [os.dup(other) for _ in range(1100)]\ndef run(): os.write(theirs, b'x')"
     done = ran(body, "assert process.pidfd > 1023")
     assert done.stdout.split() == ["x", "0"], done.stderr
+
+
+def test_those_that_cannot_be_killed_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+
+    def wait(_: int, patience: float) -> bool:
+        now[0] += patience
+        return False
+
+    monkeypatch.setattr(process, "wait_readable", wait)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Process, "kill", lambda _: None)
+    assert not kill_all([Process(1, number) for number in range(16)])
+    assert now[0] == 100.0 + process.LAST_CHANCE

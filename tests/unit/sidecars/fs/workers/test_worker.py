@@ -13,7 +13,8 @@ import pytest
 from sidecars.fs.protocol.frames import Opcode
 from sidecars.fs.still.operations import HandedOver, Operations
 from sidecars.fs.still.tree import Tree
-from sidecars.fs.workers.worker import MAX_WORD, PULSE, Worker, parse_word
+from sidecars.fs.workers import worker
+from sidecars.fs.workers.worker import MAX_WORD, PULSE, Failure, Word, Worker, parse_word
 from strongroom.errors import MachineError, VerifyError
 from strongroom.host.stored import Item
 
@@ -70,7 +71,7 @@ class Setting:
             pass
         return replies
 
-    def told(self) -> list[str | tuple[int, HandedOver]]:
+    def told(self) -> list[Failure | tuple[int, HandedOver]]:
         self.line.setblocking(False)
         words = []
         try:
@@ -94,9 +95,9 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
 
     monkeypatch.setattr(os, "readv", until_shut)
     reader, pulse = Reader(), memoryview(bytearray(PULSE.size))
-    worker = Worker(here.fileno(), Operations(TREE, ahead=[AHEAD]), reader, line, pulse)
+    made = Worker(here.fileno(), Operations(TREE, ahead=[AHEAD]), reader, line, pulse)
     with here, kernel, line, master:
-        yield Setting(worker, reader, kernel, master, pulse)
+        yield Setting(made, reader, kernel, master, pulse)
 
 
 def a_read(offset: int, size: int) -> bytes:
@@ -118,13 +119,38 @@ def test_replies(setting: Setting) -> None:
 
 
 @pytest.mark.guarantee("G4")
-@pytest.mark.parametrize("error", [VerifyError("object a: chunk 1: x"), MachineError("object a: gone")])
-def test_what_cannot_be_read_is_an_error_and_told_once(setting: Setting, error: Exception) -> None:
+def test_what_does_not_verify_is_an_error_and_told_once(setting: Setting) -> None:
+    setting.reader.error = VerifyError("object a: chunk 1: x")
+    for unique in (7, 8):
+        setting.ask(Opcode.READ, a_read(0, 5), unique=unique)
+    assert setting.serve() == [(errno.EIO, 7, b""), (errno.EIO, 8, b"")]
+    assert setting.told() == [Failure(Word.FORGED, "object a: chunk 1: x; read refused")]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MachineError("object a: gone"), "object a: gone"), (OSError(5, "io"), "[Errno 5] io")],
+)
+def test_a_store_that_fails_is_told_once_and_counted(setting: Setting, error: Exception, words: str) -> None:
     setting.reader.error = error
     for unique in (7, 8):
         setting.ask(Opcode.READ, a_read(0, 5), unique=unique)
     assert setting.serve() == [(errno.EIO, 7, b""), (errno.EIO, 8, b"")]
-    assert setting.told() == [f"{error}; read refused"]
+    assert setting.told() == [
+        Failure(Word.STORE_FAILED, f"{words}; read refused"),
+        Failure(Word.STORE_FAILED, ""),
+    ]
+
+
+@pytest.mark.guarantee("G4")
+def test_a_store_that_fails_silences_nothing(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_MAX_REPORTED", 2)
+    for number in range(4):
+        setting.worker._failed(Opcode.READ, MachineError(f"object {number}: gone"))
+    setting.worker._failed(Opcode.READ, VerifyError("object a: chunk 1: x"))
+    told = setting.told()
+    assert len(told) == 5
+    assert told[-1] == Failure(Word.FORGED, "object a: chunk 1: x; read refused")
 
 
 def test_a_bug_costs_one_request(setting: Setting) -> None:
@@ -134,8 +160,8 @@ def test_a_bug_costs_one_request(setting: Setting) -> None:
     setting.ask(Opcode.STATFS, unique=9)
     assert setting.serve() == [(errno.EIO, 7, b""), (errno.EIO, 8, b""), (0, 9, TREE.statfs)]
     assert setting.told() == [
-        "request 15 failed: ZeroDivisionError('oops')",
-        "fuse: name without its one NUL; read refused",
+        Failure(Word.MISHAP, "request 15 failed: ZeroDivisionError('oops')"),
+        Failure(Word.MISHAP, "fuse: name without its one NUL; read refused"),
     ]
 
 
@@ -150,7 +176,7 @@ def test_a_reply_the_kernel_refuses(setting: Setting, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "writev", picky)
     setting.ask(Opcode.STATFS)
     assert setting.serve() == [(errno.EIO, 7, b"")]
-    assert setting.told() == ["fuse: reply to request 17 refused: invalid argument"]
+    assert setting.told() == [Failure(Word.MISHAP, "fuse: reply to request 17 refused: invalid argument")]
 
 
 def test_what_is_the_masters_is_handed_over(setting: Setting) -> None:
