@@ -137,7 +137,9 @@ class Attester:
         The report carries a digest of the key broker's shape, and no caller of the evidence socket can ask for that.
         """
         if asked.hash in _CHOSEN:
-            raise PolicyError(f"broker evidence: hash is {asked.hash}, whose digests a program could ask for too")
+            raise PolicyError(
+                f"broker evidence: hash is {asked.hash}, whose digests a program could ask for too"
+            )
         gpus = await self._devices(asked.device_nonce) if asked.takes_devices else ()
         async with self._turn:
             events = self._log if asked.takes_events else None

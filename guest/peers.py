@@ -24,11 +24,21 @@ def credentials(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def unit_in(cgroups: str, pid: int) -> str:
-    """The one service unit named by the unified hierarchy's line (`0::/...`)."""
+    """The service unit named by the unified hierarchy's line (`0::/...`), or PolicyError when there is none."""
+    if (unit := outermost(cgroups)) is None:
+        raise PolicyError(f"peer: process {pid} belongs to no service unit")
+    return unit
+
+
+def outermost(cgroups: str) -> str | None:
+    """The service that systemd itself started: what comes first below the slices. None for a scope, or none of it.
+
+    Whatever lies deeper was named by what runs there: a container in a scope names its services as it likes. A
+    user's services are in that user's manager, and are `user@UID.service`.
+    """
     for line in cgroups.splitlines():
-        if line.startswith("0::"):
-            # Below a delegated unit a user chooses the names, so two of them say nothing.
-            found = [part for part in line[3:].split("/") if part.endswith(".service")]
-            if len(found) == 1:
-                return found[0]
-    raise PolicyError(f"peer: process {pid} belongs to no service unit, or to one inside another")
+        if line.startswith("0::/"):
+            parts = line.removeprefix("0::/").split("/")
+            first = next((part for part in parts if not part.endswith(".slice")), "")
+            return first if first.endswith(".service") else None
+    return None

@@ -116,7 +116,9 @@ def _require_born_here(tpm: TPM, handle: int) -> None:
             raise
         raise PolicyError("tpm: the ticket is of another secret's making than the one it keeps") from None
     if not birth.startswith(selected(PROGRAMS) + _sized(_values(tpm))):
-        raise PolicyError("tpm: its secret was made while other programs ran, want the same firmware and image")
+        raise PolicyError(
+            "tpm: its secret was made while other programs ran, want the same firmware and image"
+        )
 
 
 def _unseal(tpm: TPM, handle: int) -> bytes:

@@ -145,7 +145,9 @@ def _complaint(status: int, body: bytes) -> Refusal:
 
 def _object(body: bytes) -> dict[str, JSON] | None:
     try:
-        value = parse_json(body, "engine", max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH, floats=True)
+        value = parse_json(
+            body, "engine", max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH, max_values=MAX_ANSWER // 8, floats=True
+        )
     except FormatError:
         return None
     return value if isinstance(value, dict) else None

@@ -115,7 +115,9 @@ def read_question(route: Route, body: bytes, *, model: str) -> Question:
     if body.count(b'"') - body.count(b'\\"') > 2 * MAX_STRINGS:
         raise Refusal(400, "bad_json", f"the body has more than {MAX_STRINGS} strings")
     try:
-        raw = parse_json(body, "body", max_bytes=len(body), max_depth=MAX_DEPTH, floats=True)
+        raw = parse_json(
+            body, "body", max_bytes=len(body), max_depth=MAX_DEPTH, max_values=2 * MAX_VALUES, floats=True
+        )
     except FormatError as error:
         raise Refusal(400, "bad_json", str(error)) from None
     if not isinstance(raw, dict):

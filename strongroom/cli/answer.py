@@ -67,7 +67,14 @@ class WholeAnswer:
         return ""
 
     def end(self) -> str:
-        value = parse_json(bytes(self._body), "answer", max_bytes=MAX_WHOLE, max_depth=_DEPTH, floats=True)
+        value = parse_json(
+            bytes(self._body),
+            "answer",
+            max_bytes=MAX_WHOLE,
+            max_depth=_DEPTH,
+            max_values=MAX_WHOLE // 8,
+            floats=True,
+        )
         choice = _choice(value)
         self.finish = _text(choice, "finish_reason")
         if (words := _text(choice.get("message"), "content")) is None:

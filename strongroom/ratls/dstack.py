@@ -12,6 +12,7 @@ ask for evidence with that report_data: a verifier must also see the certificate
 """
 
 import ipaddress
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ _QUOTE, _LOG, _APP_ID, _USAGE, _ATTESTATION, _APP_INFO = (
 )
 _GZIP: Final = b"ELGZv1"
 _MAX_NAME: Final = 64  # characters of a common name (X.520)
+_DNS_NAME: Final = re.compile(r"(?=.{1,253}$)(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*")
 _SUBJECT: Final = "dstack certificate"
 
 
@@ -256,10 +258,9 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(name)
-    except ValueError as error:
-        raise FormatError(f"alt name: {ascii(name)[:80]} is neither an address nor an ASCII name") from error
+    if not _DNS_NAME.fullmatch(name):
+        raise FormatError(f"alt name: {ascii(name)[:80]} is neither an address nor a DNS name")
+    return x509.DNSName(name)
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:

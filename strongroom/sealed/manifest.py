@@ -17,6 +17,7 @@ from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
 INLINE_BELOW: Final = 64 * 1024  # bytes
 MAX_BODY: Final = 256 * 1024 * 1024  # bytes of JSON
 MAX_ENTRIES: Final = 1 << 20
+_MAX_VALUES: Final = 10 * MAX_ENTRIES  # an entry has 8 members at most
 MAX_NAME: Final = 128  # characters of a volume name
 MAX_SIZE: Final = 1 << 48  # bytes of one file
 OBJECT_ID_SIZE: Final = 16
@@ -106,7 +107,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        raw = _Fields(parse_json(data, "manifest", max_bytes=MAX_BODY), "manifest")
+        raw = _Fields(parse_json(data, "manifest", max_bytes=MAX_BODY, max_values=_MAX_VALUES), "manifest")
         name, tags = raw.text("name"), raw.octets("tags_sha256", 32)
         entries = raw.rows("entries")
         raw.end()

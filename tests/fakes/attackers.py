@@ -151,7 +151,7 @@ def swell(path: str, count: int) -> Iterator[object]:
     clients = [connected(path) for _ in range(count)]
     for client in clients:
         client.setblocking(False)
-    whole = HEAD % ALLOWED + bytes(ALLOWED - 1)
+    whole = HEAD.replace(b"GetKey", b"Sign") % ALLOWED + bytes(ALLOWED - 1)
     waiting = dict.fromkeys(clients, whole)
     deadline = time.monotonic() + 3
     while waiting and time.monotonic() < deadline:
@@ -162,6 +162,18 @@ def swell(path: str, count: int) -> Iterator[object]:
                 del waiting[client]
     yield {"connections": len(clients)}
     yield {"answers": dict(Counter(status_of(everything(client)) for client in clients))}
+
+
+def chew(path: str, count: int) -> Iterator[object]:
+    """Whole bodies of as much as is allowed, one after the other on each connection, all of it to be read as JSON."""
+    clients, answers = [connected(path) for _ in range(count)], 0
+    body = b'{"algorithm":"ed25519","data":"%s"}' % (b"0" * (ALLOWED - 100))
+    yield {"connections": len(clients)}
+    for _ in range(4):
+        for client in clients:
+            client.sendall(HEAD.replace(b"GetKey", b"Sign") % len(body) + body)
+            answers += bool(client.recv(65536))
+    yield {"answers": answers}
 
 
 def deaf(path: str, count: int) -> Iterator[object]:
@@ -255,7 +267,9 @@ def vanish(path: str, count: int) -> Iterator[object]:
     yield {"gone": count}
 
 
-ATTACKS = {attack.__name__: attack for attack in (crowd, drip, pour, swell, deaf, grind, nonsense, vanish)}
+ATTACKS = {
+    attack.__name__: attack for attack in (crowd, drip, pour, swell, chew, deaf, grind, nonsense, vanish)
+}
 
 
 def main(attack: str, path: str, count: str) -> None:

@@ -26,7 +26,7 @@ from strongroom.appraise.policy import Policy
 from strongroom.appraise.verdict import appraise
 from strongroom.broker.exchange import Collect
 from strongroom.broker.messages import Challenge
-from strongroom.errors import MachineError, VerifyError
+from strongroom.errors import MachineError, PolicyError, VerifyError
 from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import EventLog
@@ -305,3 +305,10 @@ def test_init_data_enters_its_register_once(path: Path) -> None:
         verify_kbs(made, replace(wanted, init_data=bytes(32)), roots=believed, now=NOW)
     with pytest.raises(MachineError, match=r"tpm pcr 8: is [0-9a-f]{64}, want zeros"):
         asyncio.run(attester.bind_init_data(INIT_DATA))
+
+
+@pytest.mark.guarantee("G8")
+def test_no_broker_gets_evidence_over_a_digest_that_a_program_could_choose() -> None:
+    asked = Collect(Challenge("n" * 44, hash="sha256"), {"kty": "EC"})
+    with pytest.raises(PolicyError, match="hash is sha256"):
+        asyncio.run(Attester(FakeTSM()).for_broker(asked))

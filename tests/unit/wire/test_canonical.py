@@ -72,9 +72,11 @@ def test_bad_json_is_refused(data: bytes, why: str) -> None:
         parse_json(data, "thing")
 
 
-@pytest.mark.parametrize("data", [b"[" + b"[]," * 9 + b"1]", b'[""' + b',""' * 9 + b"]", b'["' + b'\\"' * 80 + b'"]'])
+@pytest.mark.parametrize(
+    "data", [b"[" + b"[]," * 9 + b"1]", b'[""' + b',""' * 9 + b"]", b'["' + b'\\"' * 80 + b'"]']
+)
 def test_values_are_counted_before_any_is_made(data: bytes) -> None:
-    with pytest.raises(FormatError, match="^thing: more than 9 values"):
+    with pytest.raises(FormatError, match=r"^thing: more than 9 values"):
         parse_json(data, "thing", max_values=9)
     assert parse_json(data, "thing", max_values=20)
 

@@ -5,6 +5,7 @@ import json
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256, sha384, sha512
+from time import time
 from typing import Any
 
 import pytest

@@ -42,7 +42,9 @@ def test_one_caller_waits_for_himself_and_for_nobody_else() -> None:
             cast(Agent, agent), described(PLAN, machine, EventLog(), root_public=b"", certificate="")
         )
         loud, quiet = (Granted(Caller(uid=uid), Rule()) for uid in (1, 2))
-        many: list[asyncio.Task[Any]] = [asyncio.create_task(quotes.chosen(loud, bytes([n]))) for n in range(20)]
+        many: list[asyncio.Task[Any]] = [
+            asyncio.create_task(quotes.chosen(loud, bytes([n]))) for n in range(20)
+        ]
         await asyncio.sleep(0.01)
         assert agent.now == 1
         many.append(asyncio.create_task(quotes.gpus(loud, b"")))

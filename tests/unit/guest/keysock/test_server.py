@@ -106,7 +106,7 @@ def test_only_what_is_hashed_is_large(keysock: Keysock) -> None:
 
 @pytest.mark.guarantee("G16")
 def test_a_body_of_a_great_many_values_is_not_read(keysock: Keysock) -> None:
-    values = [[] for _ in range(100_000)]
+    values: list[object] = [[] for _ in range(100_000)]
     status, answer = call(keysock.path("dstack"), "/Verify", {"ignored": values})
     assert (status, answer) == (400, {"error": "request: more than 1024 values"})
 
@@ -231,7 +231,9 @@ class Held:
 def held(house: House, uid: int, count: int, *, is_idle: bool) -> int:
     """How many more connections of that uid there are."""
     caller = Caller(uid=uid)
-    return sum(house.admit(cast(Connection, Held(house, caller, is_idle=is_idle)), caller) for _ in range(count))
+    return sum(
+        house.admit(cast(Connection, Held(house, caller, is_idle=is_idle)), caller) for _ in range(count)
+    )
 
 
 def test_a_full_house_takes_from_the_fullest() -> None:
@@ -258,8 +260,9 @@ def test_a_storm_of_connections_leaves_nothing_behind(keysock: Keysock) -> None:
     for _ in range(900):  # fewer than may wait to be accepted
         with connected(keysock) as client:
             client.send(b"POST /Vers")
-    assert call(keysock.path("dstack"), "/Version", {})[0] == 200
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 10
+    while call(keysock.path("dstack"), "/Version", {})[0] != 200 and time.monotonic() < deadline:
+        time.sleep(0.01)  # the last of the storm still have their places
     while keysock.house.count and time.monotonic() < deadline:
         time.sleep(0.01)
     assert keysock.house.count == 0 and not keysock.house.connections

@@ -44,7 +44,7 @@ class NotingAttester(Attester):
         super().__init__(FakeTSM(double), devices=gpus.evidence)
         self._double = double
 
-    async def extend(self, name: str, payload: bytes) -> None:
+    async def extend(self, name: str, payload: bytes, *, most: int | None = None) -> None:
         self._double.note(f"event {name}")
         await super().extend(name, payload)
 
