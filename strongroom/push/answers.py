@@ -82,7 +82,7 @@ def pack_accepted(accepted: Accepted) -> bytes:
 
 def parse_answer(data: bytes) -> Missing | Accepted | int:
     """Any of the three answers; the whole number is that of `next`. FormatError for anything else."""
-    value = parse_json(data, "push answer", max_bytes=MAX_ANSWER, max_depth=4)
+    value = parse_json(data, "push answer", max_bytes=MAX_ANSWER, max_depth=4, max_values=MAX_ANSWER // 8)
     match value:
         case {"next": offset, **rest} if not rest and type(offset) is int and offset >= 0:
             return offset

@@ -121,7 +121,7 @@ class PushManifest:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the canonical form; FormatError for any other bytes."""
-        value = parse_json(data, "push manifest", max_bytes=MAX_BYTES, max_depth=4)
+        value = parse_json(data, "push manifest", max_bytes=MAX_BYTES, max_depth=4, max_values=MAX_BYTES // 8)
         match value:
             case {"version": str(version), "name": str(name), "epoch": int(epoch), "entries": list(rows)}:
                 pass

@@ -54,7 +54,7 @@ async def live(seed: Path, pki: Path) -> None:
     )
     async with alongside(*serving):
         workload = Workload(config=await configure(system), plan=None, measurement=b"")  # type: ignore[arg-type]
-        await open_sockets(system, Keys(workload=workload, volume=None, session=None))  # type: ignore[arg-type]
+        await open_sockets(system, Keys(workload=workload, key=bytes(32), release=None))
         system.record.end("serving")
         notify("READY=1")
         while True:

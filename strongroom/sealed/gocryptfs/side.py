@@ -151,7 +151,12 @@ class SideManifest:
         rest = body[_LENGTH.size + length :]
         if length > MAX_TABLE or _LENGTH.size + length + len(rest) != len(body):
             raise FormatError("side manifest: its table is longer than the body")
-        raw = parse_json(body[_LENGTH.size : _LENGTH.size + length], "side manifest", max_bytes=MAX_TABLE)
+        raw = parse_json(
+            body[_LENGTH.size : _LENGTH.size + length],
+            "side manifest",
+            max_bytes=MAX_TABLE,
+            max_values=MAX_TABLE // 8,
+        )
         if not isinstance(raw, dict) or set(raw) != {"name", "flags", "long_name_max", "entries"}:
             raise FormatError(
                 "side manifest: want exactly the members name, flags, long_name_max and entries"
