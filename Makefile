@@ -29,6 +29,9 @@ bench:    ## figures, measured in pairs
 bench-verify:  ## milliseconds of one verification of each kind
 	@./setup.sh base && $(PYTHON) -m bench.verify "$(VECTORS)"
 
+bench-keys:    ## what a key costs: from the broker, and from the local socket
+	@./setup.sh base && $(PYTHON) -m bench.keys
+
 image:    ## the VM image (not there yet)
 	@echo "image: there is no image build in this version; image/README.md says what it will declare" >&2; exit 2
 
@@ -36,4 +39,4 @@ clean:    ## caches and everything under build/
 	@! grep -q " $(CURDIR)/build/" /proc/self/mounts || { echo "clean: stop the demo first: it has mounts below build/" >&2; exit 1; }
 	@$(SUDO) rm -rf build .mypy_cache .ruff_cache .pytest_cache *.egg-info && find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo attacks test check vectors flips bench bench-verify image clean
+.PHONY: help demo attacks test check vectors flips bench bench-verify bench-keys image clean
