@@ -43,6 +43,12 @@ bench-verify:  ## milliseconds of one verification of each kind
 bench-fs: ## the model file system beside its peers: an hour; BENCH="--quick --only read" for less
 	@./setup.sh base engine rivals && $(SUDO) $(PYTHON) -m bench.fs $(BENCH)
 
+bench-keys:    ## what a key costs: from the broker, and from the local socket
+	@./setup.sh base && $(PYTHON) -m bench.keys
+
+dstack-suite:  ## the tests of the dstack SDK, unchanged, against the key socket; SUITE=DIR runs another copy
+	@./setup.sh base && SUITE=$(SUITE) $(PYTHON) -m tests.dstack_suite
+
 image:    ## the VM image (not there yet)
 	@echo "image: there is no image build in this version; image/README.md says what it will declare" >&2; exit 2
 
@@ -50,4 +56,4 @@ clean:    ## caches and everything under build/
 	@! grep -q " $(CURDIR)/build/" /proc/self/mounts || { echo "clean: stop the demo first: it has mounts below build/" >&2; exit 1; }
 	@$(SUDO) rm -rf build .mypy_cache .ruff_cache .pytest_cache *.egg-info && find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo attacks test check vectors flips tamper kill-points fsx bench bench-verify bench-fs image clean
+.PHONY: help demo attacks test check vectors flips tamper kill-points fsx bench bench-verify bench-fs bench-keys dstack-suite image clean

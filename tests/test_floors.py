@@ -48,7 +48,11 @@ IMPURE_CALLS: Final = set(
 )
 FACADES: Final = {  # each of these libraries enters through one module; the demo has its own
     "OpenSSL": {"strongroom.host.tls"},
-    "aiohttp": {"strongroom.host.fetch", "strongroom.cli.broker_server"},  # all that goes out; our broker
+    "aiohttp": {  # all that goes out; our broker
+        "strongroom.host.fetch",
+        "strongroom.cli.broker_front",
+        "strongroom.cli.broker_server",
+    },
     "cbor2": {"strongroom.wire.cbor"},
     "lxml": {"strongroom.evidence.rim"},
     "mfusepy": {"demo.silicon.tree", "sidecars.fs.live.portable"},

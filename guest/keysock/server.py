@@ -16,6 +16,7 @@ from typing import Final, cast
 from guest.keysock.callers import caller_of
 from guest.keysock.http import CONTINUE, HTTPError, Parser, Request, answer, failure
 from guest.keysock.rights import Caller
+from guest.keysock.turns import Turns
 from strongroom.errors import (
     ConfigError,
     FormatError,
@@ -33,7 +34,8 @@ DEPARTURE: Final = 10.0  # seconds for a client to take its answer
 LINGER: Final = 2.0  # seconds in which what follows a refused request is still taken, and dropped
 MAX_CONNECTIONS: Final = 1024
 MAX_OF_ONE: Final = 64  # connections of one caller
-BACKLOG: Final = 1024  # connections that wait to be accepted
+BACKLOG: Final = 4096  # connections that wait to be accepted; beyond them the kernel sends away
+AT_ONCE: Final = 128  # of them that are accepted before others are heard
 MAX_HELD: Final = 64 << 20  # bytes of unfinished requests in all
 MAX_HELD_OF_ONE: Final = 16 << 20  # of one caller
 _HIGH_WATER: Final = 64 << 10  # bytes of a next request while this one is being answered
@@ -60,6 +62,7 @@ class House:
     known: Callable[[Caller], bool] = lambda _: False  # whether a rule names the caller
     connections: dict[str, dict["Connection", None]] = field(default_factory=dict)  # by caller, oldest first
     held: Counter[str] = field(default_factory=Counter)
+    turns: Turns = field(default_factory=Turns)
     count: int = 0
     served: int = 0
     refused: int = 0
@@ -123,6 +126,7 @@ class Connection(asyncio.Protocol):
         self._caller = NOBODY
         self._ended = False  # no further request is looked at
         self._half = False  # the client has said all it will say
+        self._waits = False  # for its turn
         self._holds = 0
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -184,28 +188,50 @@ class Connection(asyncio.Protocol):
 
     @property
     def _is_busy(self) -> bool:
-        """Whether an answer is being made, or has not left."""
-        return self._task is not None or bool(self._transport.get_write_buffer_size())
+        """Whether an answer is being made, or has to wait, or has not left."""
+        return self._waits or self._task is not None or bool(self._transport.get_write_buffer_size())
 
     def _proceed(self) -> None:
-        """Answer what is there. Stops at a request that takes time, and at an answer nobody reads."""
+        """See to what is there, at once where nobody waits."""
+        if self._house.turns.are_free:
+            self._step()
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._waits = True
+        self._house.turns.wait(self._caller.name, self._step)
+
+    def _step(self) -> None:
+        """Answer the one request that is next. Stops at one that takes time, and at an answer nobody reads."""
+        self._waits = False
+        if self._ended or self._is_busy:
+            return
         try:
-            while not (self._ended or self._is_busy):
-                if (request := self._next()) is None:
-                    break
+            if request := self._next():
                 self._answer(request)
         except HTTPError as error:
             self._break_off(error)
+        else:
+            self._go_on(answered=request is not None)
+
+    def _go_on(self, *, answered: bool) -> None:
+        """To the next request where one may be there; else wait for more of it, or let go of who says no more."""
+        if self._ended or self._is_busy:
             return
-        if self._half and not self._is_busy:
+        if answered and self._parser.begun:
+            self._wait()
+        elif self._half:
             self._transport.close()
-        elif not self._ended and not self._is_busy:
+        else:
+            self._within(ARRIVAL if self._parser.begun else IDLE)
             self._transport.resume_reading()
 
     def _next(self) -> Request | None:
         request = self._parser.next()
         if request is not None:
             self._let_go()
+            self._quiet()
             return request
         if (size := self._parser.awaited) and not self._holds:
             if not self._house.hold(self._caller.name, size):
@@ -213,7 +239,6 @@ class Connection(asyncio.Protocol):
             self._holds = size
             if self._parser.expects_continue:
                 self._transport.write(CONTINUE)
-        self._within(ARRIVAL if self._parser.begun else IDLE)
         return None
 
     def _answer(self, request: Request) -> None:
@@ -225,7 +250,6 @@ class Connection(asyncio.Protocol):
         if isinstance(reply, tuple):
             self._finish(request, *reply)
         else:
-            self._quiet()
             self._task = asyncio.ensure_future(self._later(request, reply))
 
     async def _later(self, request: Request, reply: Awaitable[Reply]) -> None:
@@ -320,6 +344,8 @@ async def listen(
     """Serve on a listening socket that somebody else made, and whose path stays when we go."""
     listener.setblocking(False)
     # Not create_unix_server: from Python 3.13 on that one removes the path it did not make.
-    return await asyncio.get_running_loop().create_server(
-        lambda: Connection(house, handle, budget or BUDGET), sock=listener, backlog=BACKLOG
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(house, handle, budget or BUDGET), sock=listener, backlog=AT_ONCE
     )
+    listener.listen(BACKLOG)  # asyncio has one number for both, and would take a crowd in all at once
+    return server

@@ -87,6 +87,14 @@ class Answer:
     audit: Audit | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What came of evidence, before anything is made of it."""
+
+    answer: Answer
+    attested: Attested | None = None
+
+
 class Desk:
     """One broker. `token_key` is a P-256 key that lives as long as the desk: tokens end with it."""
 
@@ -123,32 +131,60 @@ class Desk:
         if request.hashes and HASH not in request.hashes:
             return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}guest does not support {HASH}, want it to")
         nonce, cookie = b64(self._random.octets(NONCE_BYTES)), self._random.octets(COOKIE_BYTES).hex()
-        if self._sessions.begin(cookie, nonce, now, tee=tee, dialect=request.dialect) is None:
+        if self._sessions.begin(cookie, nonce, now, tee=tee, dialect=request.dialect, peer=peer) is None:
             return _busy(503, "too many open handshakes")
         challenge = Challenge(nonce, takes_events=request.dialect.composite)
         return Answer(200, challenge.pack(), cookie)
 
     def attest(self, body: bytes, *, peer: str, cookie: str | None, now: datetime) -> Answer:
         """POST /kbs/v0/attest: a token for evidence that verifies; the session's one attempt either way."""
+        session = self.begin_attempt(cookie, now)
+        if isinstance(session, Answer) or cookie is None:
+            return session if isinstance(session, Answer) else _lost()
+        return self.conclude(cookie, self.examine(session, body, peer=peer, now=now), now)
+
+    def begin_attempt(self, cookie: str | None, now: datetime) -> "Session | Answer":
+        """The session whose evidence is to be examined, or the answer where there is nothing to examine.
+
+        `attest` is this, `examine` and `conclude`, for whoever does the second elsewhere and keeps its line of the
+        audit log before the third. Without a third the session's time runs out.
+        """
         session = self._sessions.find(cookie, now)
         if session is None or cookie is None:
-            return _refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}no such session, or it has ended")
+            return _lost()
         if session.attested is not None:  # whatever came with it: the first evidence stands
             return Answer(200, TokenReply(session.attested.token).pack())
+        if session.attempting:
+            return _busy(503, "evidence of this session is being verified")
+        self._sessions.attempt(cookie, now)
+        return session
+
+    def abandon(self, session: Session) -> None:
+        """The attempt was not made after all: no line of the audit log is of it."""
+        session.attempting = False
+
+    def examine(self, session: Session, body: bytes, *, peer: str, now: datetime) -> "Examined":
+        """What comes of the evidence. It changes nothing here, so that it can be done on another thread."""
         proof: Proof | None = None
         try:
             attestation = Attestation.parse(body, dialect=session.dialect, nonce=session.nonce)
             proof = _proof(attestation, session)
             attested = self._attested(attestation, proof, body, now)
         except StrongroomError as error:
-            self._sessions.end(cookie)
             audit = Audit(
                 time=now, peer=peer, outcome=Outcome.REFUSED, rule=sentence(str(error)), proof=proof
             )
-            return _refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}{error}", audit)
-        self._sessions.attest(session, attested)
+            return Examined(_refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}{error}", audit))
         audit = Audit(time=now, peer=peer, outcome=Outcome.ATTESTED, rule=attested.rule, proof=proof)
-        return Answer(200, TokenReply(attested.token).pack(), audit=audit)
+        return Examined(Answer(200, TokenReply(attested.token).pack(), audit=audit), attested)
+
+    def conclude(self, cookie: str, examined: "Examined", now: datetime) -> Answer:
+        """The answer, once its line is kept: from here on the session is attested, or over."""
+        if examined.attested is None:
+            self._sessions.end(cookie)
+        elif not self._sessions.attest(cookie, examined.attested, now):
+            return _busy(503, "the session ended meanwhile, or too much evidence is kept")
+        return examined.answer
 
     def get(
         self,
@@ -232,7 +268,9 @@ class Desk:
         runtime = device_data(attestation.nonce, attestation.tee_pubkey)
         claims = token.claims(proof, finding, runtime=runtime, now=now)
         rule = "evidence is of INSECURE-SIMULATED silicon" if finding.simulated else "evidence is genuine"
-        return Attested(proof, recipient, rule, token.issue(claims, self._token_key), body)
+        return Attested(
+            proof, recipient, rule, token.issue(claims, self._token_key), _kept(attestation, body)
+        )
 
 
 def _proof(attestation: Attestation, session: Session) -> Proof:
@@ -251,6 +289,14 @@ def _proof(attestation: Attestation, session: Session) -> Proof:
         ),
         init_data=attestation.init_data,
     )
+
+
+def _kept(attestation: Attestation, body: bytes) -> bytes:
+    """The attestation without what its sender put between: what a session is suspended with."""
+    try:
+        return attestation.pack()
+    except FormatError:  # a number that we read and do not write
+        return body
 
 
 def _suspended(cookie_sha256: bytes, session: Session) -> Suspended:
@@ -283,6 +329,10 @@ def _restored(kept: Suspended) -> Session:
 def _refuse(kind: Kind, detail: str, audit: Audit | None = None) -> Answer:
     # Some of the words are the peer's own: none comes back longer, or wilder, than a sentence.
     return Answer(404 if kind in NOT_FOUND else 401, Refusal(kind, sentence(detail)).pack(), audit=audit)
+
+
+def _lost() -> Answer:
+    return _refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}no such session, or it has ended")
 
 
 def _busy(status: int, detail: str) -> Answer:

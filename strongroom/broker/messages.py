@@ -23,7 +23,8 @@ HASH: Final = "sha384"
 
 MAX_REQUEST: Final = 16 << 10  # bytes of an auth body
 MAX_CHALLENGE: Final = 16 << 10
-MAX_ATTESTATION: Final = 2 << 20
+MAX_ATTESTATION: Final = 1 << 20  # 16 devices with their chains are about 0.5 MiB, init-data at most 0.25
+MAX_VALUES: Final = 32 << 10  # of an attestation; certificates come as lists of octets
 MAX_TOKEN: Final = 256 << 10
 MAX_SEALED: Final = 256 << 10  # bytes of a resource answer
 _MAX_NONCE: Final = 1024  # characters
@@ -129,7 +130,9 @@ class Attestation:
     @classmethod
     def parse(cls, body: bytes, *, dialect: Dialect = CURRENT, nonce: str = "") -> Self:
         """`nonce` is the session's, for the dialects that do not repeat it."""
-        value = _object(parse_json(body, "attestation", max_bytes=MAX_ATTESTATION), "attestation")
+        value = _object(
+            parse_json(body, "attestation", max_bytes=MAX_ATTESTATION, max_values=MAX_VALUES), "attestation"
+        )
         if not dialect.repeats_nonce:
             _exactly(value, {"tee-pubkey", "tee-evidence"}, "attestation")
             primary, additional = _evidence(value["tee-evidence"], dialect)

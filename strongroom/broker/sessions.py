@@ -4,6 +4,7 @@ Tables are keyed by the SHA-256 of what a guest presents, so that neither a look
 gives a cookie or a token away.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -11,11 +12,15 @@ from typing import Final
 
 from strongroom.broker.dialect import CURRENT, Dialect
 from strongroom.broker.proof import Proof
+from strongroom.broker.rate import network_of
 from strongroom.evidence.kbs import KBSTee
 from strongroom.keys.jwk import PublicKey
 
-LIFE: Final = timedelta(minutes=5)
+LIFE: Final = timedelta(minutes=5)  # once attested
+WAITING: Final = timedelta(seconds=30)  # for evidence, and then for its verification
 MAX_SESSIONS: Final = 1024
+MAX_OF_PEER: Final = 64  # that are not attested
+MAX_KEPT: Final = 128 << 20  # bytes of attestations
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Attested:
     recipient: PublicKey
     rule: str  # what was found of the evidence, for the audit
     token: str = field(repr=False)
-    body: bytes = field(default=b"", repr=False)  # the attestation as it came, to suspend the session with
+    body: bytes = field(default=b"", repr=False)  # the attestation, to suspend the session with
 
 
 @dataclass(slots=True)
@@ -36,31 +41,61 @@ class Session:
     tee: KBSTee = "snp"
     dialect: Dialect = CURRENT
     attested: Attested | None = None
+    peer: str = ""  # the network it began from
+    attempting: bool = False  # its evidence is being looked at
 
 
 class Sessions:
-    def __init__(self, *, life: timedelta = LIFE, max_sessions: int = MAX_SESSIONS) -> None:
-        self._life = life
-        self._max = max_sessions
-        self._by_cookie: dict[bytes, Session] = {}  # oldest first: every session lives equally long
+    """Those that wait for evidence cost nothing to begin: they are few for each network, live shortly, and give way.
+    Those that are attested stay for their life.
+    """
+
+    def __init__(
+        self,
+        *,
+        life: timedelta = LIFE,
+        waiting: timedelta = WAITING,
+        max_sessions: int = MAX_SESSIONS,
+        max_of_peer: int = MAX_OF_PEER,
+        max_kept: int = MAX_KEPT,
+    ) -> None:
+        self._life, self._patience = life, waiting
+        self._max, self._max_of_peer, self._max_kept = max_sessions, max_of_peer, max_kept
+        self._waiting: dict[bytes, Session] = {}  # by cookie, oldest first, as is the next
+        self._attested: dict[bytes, Session] = {}
         self._by_token: dict[bytes, Session] = {}
+        self._kept = 0  # bytes of attestations
 
     def __len__(self) -> int:
-        return len(self._by_cookie)
+        return len(self._waiting) + len(self._attested)
 
     def begin(
-        self, cookie: str, nonce: str, now: datetime, *, tee: KBSTee = "snp", dialect: Dialect = CURRENT
+        self,
+        cookie: str,
+        nonce: str,
+        now: datetime,
+        *,
+        tee: KBSTee = "snp",
+        dialect: Dialect = CURRENT,
+        peer: str = "",
     ) -> Session | None:
-        """A new session, or None while the table is full: an old guest is never put out for a new one."""
+        """A new session. None where this network has enough that wait, or the table is full of others."""
         self._expire(now)
-        if len(self._by_cookie) >= self._max:
+        network = network_of(peer)
+        if sum(one.peer == network for one in self._waiting.values()) >= self._max_of_peer:
             return None
-        session = self._by_cookie[_digest(cookie)] = Session(nonce, now + self._life, tee, dialect)
+        if len(self) >= self._max and not self._make_room():
+            return None
+        session = Session(nonce, now + self._patience, tee, dialect, peer=network)
+        self._waiting[_digest(cookie)] = session
         return session
 
     def find(self, cookie: str | None, now: datetime) -> Session | None:
         self._expire(now)
-        return None if cookie is None else self._by_cookie.get(_digest(cookie))
+        if cookie is None:
+            return None
+        key = _digest(cookie)
+        return self._waiting.get(key) or self._attested.get(key)
 
     def find_by_token(self, token: str | None, now: datetime) -> Session | None:
         self._expire(now)
@@ -69,35 +104,65 @@ class Sessions:
     def end(self, cookie: str) -> None:
         self._forget(_digest(cookie))
 
-    def attest(self, session: Session, attested: Attested) -> None:
-        session.attested = attested
-        self._by_token[_digest(attested.token)] = session
+    def attempt(self, cookie: str, now: datetime) -> None:
+        """Give the session that waits the time its evidence takes; it does not give way meanwhile."""
+        session = self._waiting.pop(_digest(cookie))
+        session.attempting, session.expires = True, now + self._patience
+        self._waiting[_digest(cookie)] = session
+
+    def attest(self, cookie: str, attested: Attested, now: datetime) -> bool:
+        """Whether the session goes on as attested: not if it has ended, or no more evidence can be kept."""
+        self._expire(now)
+        key = _digest(cookie)
+        if key not in self._waiting or self._kept + len(attested.body) > self._max_kept:
+            return False
+        session = self._waiting.pop(key)
+        session.attempting, session.expires = False, now + self._life
+        self._enter(key, session, attested)
+        return True
 
     def ongoing(self, now: datetime) -> list[tuple[bytes, Session]]:
-        """Every session with the SHA-256 of its cookie, oldest first."""
+        """Every session with the SHA-256 of its cookie, oldest first of either kind."""
         self._expire(now)
-        return list(self._by_cookie.items())
+        return [*self._attested.items(), *self._waiting.items()]
 
     def resume(self, cookie_sha256: bytes, session: Session, now: datetime) -> bool:
         """Whether a session of an earlier process goes on. Before any other begins: they end in this order."""
-        if session.expires <= now or len(self._by_cookie) >= self._max:
+        if session.expires <= now or len(self) >= self._max:
             return False
-        self._by_cookie[cookie_sha256] = session
-        if session.attested is not None:
-            self._by_token[_digest(session.attested.token)] = session
+        if session.attested is None:
+            self._waiting[cookie_sha256] = session
+        else:
+            self._enter(cookie_sha256, session, session.attested)
+        return True
+
+    def _enter(self, key: bytes, session: Session, attested: Attested) -> None:
+        session.attested = attested
+        self._attested[key] = self._by_token[_digest(attested.token)] = session
+        self._kept += len(attested.body)
+
+    def _make_room(self) -> bool:
+        """Put out the oldest that waits of the network that has most."""
+        idle = [(key, one) for key, one in self._waiting.items() if not one.attempting]
+        if not idle:
+            return False
+        fullest = Counter(one.peer for _, one in idle).most_common(1)[0][0]
+        self._forget(next(key for key, one in idle if one.peer == fullest))
         return True
 
     def _expire(self, now: datetime) -> None:
-        while self._by_cookie:
-            oldest = next(iter(self._by_cookie))
-            if self._by_cookie[oldest].expires > now:
-                return
-            self._forget(oldest)
+        for table in (self._waiting, self._attested):
+            while table:
+                oldest = next(iter(table))
+                if table[oldest].expires > now:
+                    break
+                self._forget(oldest)
 
     def _forget(self, key: bytes) -> None:
-        session = self._by_cookie.pop(key, None)
+        session = self._waiting.pop(key, None) or self._attested.pop(key, None)
         if session is not None and session.attested is not None:
             self._by_token.pop(_digest(session.attested.token), None)
+            self._kept -= len(session.attested.body)
 
 
 def _digest(secret: str) -> bytes:

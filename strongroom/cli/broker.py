@@ -16,7 +16,8 @@ from strongroom.broker.rate import Rate
 from strongroom.cli.broker_audit import add_audit
 from strongroom.cli.broker_certificate import CERTIFICATE, KEY, read_certificate, write_certificate
 from strongroom.cli.broker_endpoint import ACTIVATED, Endpoint
-from strongroom.cli.broker_server import REQUEST_RATE, Limits, Ready, serve
+from strongroom.cli.broker_front import REQUEST_RATE, Limits
+from strongroom.cli.broker_server import Ready, serve
 from strongroom.cli.broker_target import local_actor
 from strongroom.cli.broker_verbs import add_verbs
 from strongroom.errors import ConfigError

@@ -102,6 +102,21 @@ VERBS: Final = (
         "broker init /srv/broker",
     ),
     Verb(
+        "status",
+        "inside a machine: what it is, and what it gives to you",
+        "status --json",
+    ),
+    Verb(
+        "key",
+        "inside a machine: keys, signatures and certificates of a program",
+        "key get api.service/db --out /run/api/db.key",
+    ),
+    Verb(
+        "quote",
+        "inside a machine: evidence of it, for somebody else",
+        "quote --challenge $NONCE --out evidence.json",
+    ),
+    Verb(
         "collateral",
         "keep what vendors sign about their machines, to verify offline",
         "collateral fill --snp-report report.bin",

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,12 @@ class Broker:
     child: Child
 
     def audit(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """What the journal has once it is quiet: an answer waits for the database, and not for the journal."""
+        before, now = "", self.log.read_text()
+        while now != before or not now.endswith("\n"):
+            time.sleep(0.1)
+            before, now = now, self.log.read_text()
+        return [json.loads(line) for line in now.splitlines()]
 
 
 def policy(**change: Any) -> str:

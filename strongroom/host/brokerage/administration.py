@@ -21,7 +21,7 @@ from strongroom.host.brokerage import ledger
 from strongroom.host.brokerage.actors import ADMINISTRATOR, ROLES, Actor, once, recognise
 from strongroom.host.brokerage.house import MAX_PAYLOAD, Change, House
 from strongroom.host.brokerage.rule import MAX_POLICY, Rule
-from strongroom.host.brokerage.rulebook import Administrator, Resource, Version
+from strongroom.host.brokerage.rulebook import Administrator, Resource, Revocation
 from strongroom.wire.canonical import JSON, b64, b64u, parse_json, unb64
 
 MAX_LINES: Final = 500  # of the audit log in one answer
@@ -61,10 +61,20 @@ def perform(house: House, action: str, arguments: Mapping[str, Any], actor: Acto
     if actor.request is not None:
         once(house, actor.request, actor.now)
     with house.change(actor.audit) as change:
+        _require_still(change, actor)
         result = act(house, change, Raw(arguments, action), actor)
         if actor.request is not None and action in READING:
             change.say(f"read {action}", changed=False)
     return Done(result=result, lines=tuple(change.lines))
+
+
+def _require_still(change: Change, actor: Actor) -> None:
+    """PolicyError where somebody took the key out, or gave it another role, since the request was recognised."""
+    if actor.request is None:
+        return
+    known = change.rules.administrators.get(actor.request.key)
+    if known is None or known.role != actor.role:
+        raise PolicyError(f"{actor.name}: is that no longer")
 
 
 def _put(_house: House, change: Change, raw: Raw, actor: Actor) -> Result:
@@ -93,7 +103,8 @@ def _rotate(_house: House, change: Change, raw: Raw, actor: Actor) -> Result:
     else:
         payload = _payload(members["payload"])
     newest = max((version.epoch for version in known.versions), default=0)
-    if (epoch := _epoch(payload, known)) <= newest:
+    epoch = _epoch(payload)
+    if epoch is not None and epoch <= newest:
         raise ConfigError(f"{known.uri}: epoch of the new key is {epoch}, want above {newest}")
     return _keep(change, known.uri, known, known.rule, payload, actor)
 
@@ -102,25 +113,24 @@ def _keep(
     change: Change, uri: ResourceURI, known: Resource | None, rule: Rule, payload: bytes, actor: Actor
 ) -> Result:
     floor = change.rules.epoch_floor(uri)
-    epoch = _epoch(payload, known)
+    sealed_model = _epoch(payload)
+    plain = sealed_model is None
+    epoch = _next(known, floor) if sealed_model is None else sealed_model
     oldest = max((version.epoch for version in known.versions), default=0) if known else 0
     if floor is not None and epoch <= floor.epoch:
         raise ConfigError(f"{uri}: epoch {epoch} is revoked, want above {floor.epoch}")
     if epoch < oldest:
         raise ConfigError(f"{uri}: epoch is {epoch}, want at least the {oldest} it has")
-    version = Version(
-        number=known.last + 1 if known else 1,
-        epoch=epoch,
-        created=actor.now.astimezone(UTC).isoformat(timespec="seconds"),
-    )
+    number = epoch if plain else _next(known, None)
+    created = actor.now.astimezone(UTC).isoformat(timespec="seconds")
     change.connection.execute(
         "INSERT INTO resource VALUES (?, ?, ?, ?) ON CONFLICT (uri) DO UPDATE SET "
         "policy = excluded.policy, rego = excluded.rego, last = excluded.last",
-        (str(uri), rule.policy, rule.rego, version.number),
+        (str(uri), rule.policy, rule.rego, number),
     )
-    change.add_version(uri, version, payload)
-    change.say(f"put {uri} version {version.number}, epoch {epoch}, under {rule.name}")
-    return {"uri": str(uri), "version": version.number, "epoch": epoch, "policy": rule.name}
+    change.add_version(uri, number, epoch, created, payload)
+    change.say(f"put {uri} version {number}, epoch {epoch}, under {rule.name}")
+    return {"uri": str(uri), "version": number, "epoch": epoch, "policy": rule.name}
 
 
 def _delete(_house: House, change: Change, raw: Raw, _actor: Actor) -> Result:
@@ -233,6 +243,7 @@ def _revoke(_house: House, change: Change, raw: Raw, _actor: Actor) -> Result:
     reason = members["reason"].text()
     kind, subject, epoch = _subject(members, raw.at)
     if kind == "epoch":
+        _known(change, members["uri"])
         floor = change.rules.epoch_floor(ResourceURI.parse(subject))
         if floor is not None and floor.epoch > epoch:
             raise ConfigError(f"{subject}: epoch {floor.epoch} is revoked already, and every older one")
@@ -330,19 +341,23 @@ def _payload(raw: Raw) -> bytes:
 
 
 def _rule(members: Mapping[str, Raw], known: Resource | None) -> Rule:
-    """What was given, or else what there is."""
+    """What was given, and of each kind that was not, what there is."""
     given = {name: _text(members[name], MAX_POLICY) for name in ("policy", "rego") if name in members}
-    if not given and known is not None:
-        return known.rule
-    return Rule(policy=given.get("policy"), rego=given.get("rego"))
+    there = Rule(policy=None, rego=None) if known is None else known.rule
+    return Rule(policy=given.get("policy", there.policy), rego=given.get("rego", there.rego))
 
 
-def _epoch(payload: bytes, known: Resource | None) -> int:
-    """Of the sealed model a key opens; of anything else, the number it will have."""
+def _epoch(payload: bytes) -> int | None:
+    """Of the sealed model a key opens; None of anything else, whose epoch is the number it will have."""
     try:
         return VolumeKey.parse(payload).epoch
     except FormatError:
-        return known.last + 1 if known else 1
+        return None
+
+
+def _next(known: Resource | None, floor: Revocation | None) -> int:
+    """The number of a new version: one no version had, and above what is revoked."""
+    return max(known.last if known else 0, floor.epoch if floor else 0) + 1
 
 
 def _subject(members: Mapping[str, Raw], at: str) -> tuple[str, str, int]:

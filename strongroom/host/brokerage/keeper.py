@@ -25,7 +25,7 @@ from strongroom.verify.roots import PRODUCTION, SIMULATED_LABEL
 from strongroom.wire.canonical import JSON
 
 _VERSION: Final = "version"  # in the query of a request
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class HouseKeeper:
         if claims.simulated:
             rule = f"{rule} {SIMULATED_LABEL}"
         version, reasons = _version(rules, resource, question.query)
+        if claims.debug and policy is None:  # a policy says it in its own words
+            reasons.append("debug is on, want a guest its host cannot look into")
         reasons += [*_revoked(rules, claims), *_refusals(resource, policy, claims, question, now)]
         number = None if version is None else version.number
         if reasons or version is None:

@@ -8,6 +8,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,9 +44,10 @@ class Recorder:
         await asyncio.shield(waiting.done)
 
     def told(self, lines: tuple[bytes, ...]) -> None:
-        """Echo lines that were kept elsewhere, by an administrator's action."""
+        """Echo lines that are kept. Where they go may be gone: the log itself is in the database."""
         for line in lines:
-            self._echo(line.decode())
+            with suppress(Exception):
+                self._echo(line.decode())
 
     def close(self) -> None:
         """Everything asked for before is on the disk when this returns."""
@@ -59,16 +61,17 @@ class Recorder:
             if not batch:
                 continue
             error: Exception | None = None
+            lines: list[bytes] = []
             try:
                 lines = self._house.record([one.audit for one in batch])
             except StrongroomError as failure:
                 error = failure
             except Exception as failure:  # noqa: BLE001 - the thread must go on, and nobody be told a lie
                 error = MachineError(f"audit: {type(failure).__name__}")
-            else:
-                self.told(tuple(lines))
             for one in batch:
-                one.loop.call_soon_threadsafe(_finish, one.done, error)
+                with suppress(RuntimeError):  # its loop was closed: nobody waits
+                    one.loop.call_soon_threadsafe(_finish, one.done, error)
+            self.told(tuple(lines))
 
     def _batch(self) -> tuple[list[_Waiting], bool]:
         """What waits now, at least one; and whether that was the end."""

@@ -44,6 +44,10 @@ class Found:
 class Root(Protocol):
     """A place a root key comes from. `str()` is how it is named."""
 
+    @property
+    def place(self) -> Path | None:
+        """The file it is kept in, where we keep it."""
+
     def load(self) -> list["Found"]:
         """The key, and the one staged beside it if there is one. MachineError when there is neither."""
 
@@ -87,11 +91,15 @@ class FileRoot:
         write_private(_staged(self._path), key.reveal())
         return key
 
+    @property
+    def place(self) -> Path:
+        return self._path.resolve()
+
     def taken(self) -> bool:
-        return self._path.exists()
+        return os.path.lexists(self._path)
 
     def unsettled(self) -> bool:
-        return _staged(self._path).exists()
+        return os.path.lexists(_staged(self._path))
 
     def settle(self, *, staged: bool) -> None:
         settle_files(self._path, staged=staged)
@@ -110,6 +118,10 @@ class CredentialRoot:
     def stage(self) -> Secret:
         """The credential itself: whoever runs the unit made it."""
         return self.load()[0].key
+
+    @property
+    def place(self) -> None:
+        return None
 
     def taken(self) -> bool:
         return False
@@ -136,11 +148,15 @@ class TPMRoot:
         write_private(_staged(self._path), seal_to_tpm(key, self._pcrs))
         return key
 
+    @property
+    def place(self) -> Path:
+        return self._path.resolve()
+
     def taken(self) -> bool:
-        return self._path.exists()
+        return os.path.lexists(self._path)
 
     def unsettled(self) -> bool:
-        return _staged(self._path).exists()
+        return os.path.lexists(_staged(self._path))
 
     def settle(self, *, staged: bool) -> None:
         settle_files(self._path, staged=staged)
@@ -186,16 +202,21 @@ def sync_directory(directory: Path) -> None:
 
 
 def _found(path: Path, read: Callable[[Path], Secret]) -> list[Found]:
-    """The key, and the staged one where it was written whole: it is in use only after that."""
-    found, staged = [], _staged(path)
-    if path.exists() or not staged.exists():
-        found.append(Found(read(path), staged=False))
-    if staged.exists():
+    """The key, and the staged one where it was written whole: it is in use only after that.
+
+    One of the two may be there for other PCRs, and not to be read by this name.
+    """
+    found: list[Found] = []
+    trouble: StrongroomError | None = None
+    for one, staged in ((path, False), (_staged(path), True)):
+        if staged and not one.exists():
+            continue
         try:
-            found.append(Found(read(staged), staged=True))
-        except StrongroomError:
-            if not found:
-                raise
+            found.append(Found(read(one), staged=staged))
+        except StrongroomError as error:
+            trouble = trouble or error
+    if not found and trouble is not None:
+        raise trouble
     return found
 
 

@@ -1,9 +1,11 @@
 """Everything that decides, as one value: resources and their versions, reference values, revocations, administrators.
 
-It is read whole and authenticated whole, with a MAC under the root key over a serial number and every row. A row
-that something else than the broker added, changed or removed closes the house: no question is answered under it.
+It is read whole and authenticated whole, with a MAC under the root key over a serial number, every row and the digest
+of every secret as it is sealed. The MAC stands in the audit log's checkpoint (ledger.py). A row that something else
+than the broker added, changed, removed or put back closes the house: no question is answered under it.
 """
 
+import hmac
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +18,11 @@ from strongroom.appraise.policy import Policy
 from strongroom.broker.reference import ReferenceValues, SignedReferences
 from strongroom.broker.resource import ResourceURI
 from strongroom.errors import StrongroomError, VerifyError
+from strongroom.host.brokerage.ledger import Checkpoint
 from strongroom.host.brokerage.rule import Rule
 from strongroom.host.brokerage.sealing import Seal
 from strongroom.verify.roots import PRODUCTION, Roots
 from strongroom.wire.canonical import JSON, pack_json
-
-SERIAL: Final = "serial"
-_MAC: Final = "rules_mac"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class Version:
     number: int
     epoch: int
     created: str
+    sealed_sha256: bytes  # of its record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,40 +126,36 @@ EMPTY: Final = Rulebook(
 )
 
 
-def read_serial(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT value FROM meta WHERE name = ?", (SERIAL,)).fetchone()[0])
+def mac(connection: sqlite3.Connection, seal: Seal, serial: int) -> bytes:
+    """What authenticates the rules as they are in this transaction."""
+    return seal.mac("rules", _Rows(connection, serial).stated)
 
 
-def load(connection: sqlite3.Connection, seal: Seal) -> Rulebook:
+def load(connection: sqlite3.Connection, seal: Seal, at: Checkpoint) -> Rulebook:
     """The rules as the broker last left them. VerifyError when a row is not."""
-    rows = _Rows(connection)
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_MAC,)).fetchone()
-    if row is None or row[0] != seal.mac("rules", rows.stated):
+    rows = _Rows(connection, at.serial)
+    if not hmac.compare_digest(at.rules, seal.mac("rules", rows.stated)):
         raise VerifyError(
             "broker rules: changed by something else than the broker, or under another root key"
         )
     return rows.book()
 
 
-def authenticate(connection: sqlite3.Connection, seal: Seal) -> Rulebook:
-    """The rules with what this transaction changed, under a new serial number and MAC."""
-    serial = str(read_serial(connection) + 1).encode()
-    connection.execute("UPDATE meta SET value = ? WHERE name = ?", (serial, SERIAL))
-    rows = _Rows(connection)
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_MAC, seal.mac("rules", rows.stated)))
-    return rows.book()
-
-
 class _Rows:
     """All rows that decide, and the one way to write them down."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, serial: int) -> None:
         def rows(query: str) -> list[tuple[Any, ...]]:
             return connection.execute(query).fetchall()
 
-        self.serial = read_serial(connection)
+        self.serial = serial
         self.resources = rows("SELECT uri, policy, rego, last FROM resource ORDER BY uri")
-        self.versions = rows("SELECT uri, number, epoch, created FROM version ORDER BY uri, number")
+        self.versions = [
+            (*row, sha256(sealed).digest())
+            for *row, sealed in rows(
+                "SELECT uri, number, epoch, created, sealed FROM version ORDER BY uri, number"
+            )
+        ]
         self.references = rows("SELECT name, signer, file FROM reference ORDER BY name")
         self.revocations = rows("SELECT kind, subject, epoch, reason FROM revocation ORDER BY kind, subject")
         self.administrators = rows("SELECT key, name, role FROM administrator ORDER BY key")
@@ -173,8 +170,9 @@ class _Rows:
 
     def book(self) -> Rulebook:
         versions: dict[str, list[Version]] = {}
-        for text, number, epoch, created in self.versions:
-            versions.setdefault(text, []).append(Version(number=number, epoch=epoch, created=created))
+        for text, number, epoch, created, sealed in self.versions:
+            version = Version(number=number, epoch=epoch, created=created, sealed_sha256=sealed)
+            versions.setdefault(text, []).append(version)
         resources = {
             (uri := ResourceURI.parse(text)): Resource(
                 uri=uri,

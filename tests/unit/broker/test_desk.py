@@ -339,3 +339,33 @@ def test_nothing_the_broker_shows_holds_a_secret() -> None:
     shown = f"{guest.answers!r} {keeper.verified!r} {lines}"
     assert b64u(VOLUME.key) not in shown and str(VOLUME.key) not in shown
     assert cookie is not None and cookie not in shown
+
+
+@pytest.mark.guarantee("G11")
+def test_nothing_is_attested_before_its_line_is_kept() -> None:
+    at = desk(ToldKeeper())
+    cookie, nonce = begin(at)
+    session = at.begin_attempt(cookie, NOW)
+    assert not isinstance(session, Answer)
+    assert attest(at, attestation(nonce).pack(), cookie).status == 503  # one attempt at a time
+    examined = at.examine(session, attestation(nonce).pack(), peer=PEER, now=NOW)
+    assert examined.answer.audit is not None and kind(get(at, cookie=cookie)) == "TokenNotFound"
+    at.abandon(session)  # the line could not be kept
+    assert kind(get(at, cookie=cookie)) == "TokenNotFound"
+    assert attest(at, attestation(nonce).pack(), cookie).status == 200
+    assert get(at, cookie=cookie).status == 200
+
+
+def test_a_session_is_kept_without_what_its_sender_put_between() -> None:
+    at = desk(ToldKeeper())
+    cookie, nonce = begin(at)
+    body = attestation(nonce).pack()
+    assert attest(at, body + b" " * 500_000, cookie).status == 200
+    assert len(at.suspend(NOW)[0]) < 3 * len(body)
+
+
+def test_a_body_of_many_values_is_refused_before_it_is_read() -> None:
+    at = desk(ToldKeeper())
+    cookie, _ = begin(at)
+    answer = attest(at, b'{"init-data":[' + b"[]," * 200_000 + b"[]]}", cookie)
+    assert answer.status == 401 and "more than" in detail(answer)

@@ -1,7 +1,9 @@
 """Mirrors broker/sessions.py and broker/rate.py."""
 
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.broker.proof import Proof
@@ -28,26 +30,64 @@ def test_a_session_is_found_by_its_cookie_alone() -> None:
 
 
 def test_a_session_ends_with_its_life() -> None:
-    sessions = Sessions(life=timedelta(seconds=10))
+    sessions = Sessions(waiting=timedelta(seconds=10))
     sessions.begin("cookie", "nonce", NOW)
     assert sessions.find("cookie", NOW + timedelta(seconds=9)) is not None
     assert sessions.find("cookie", NOW + timedelta(seconds=10)) is None
     assert len(sessions) == 0
 
 
-def test_the_table_is_bounded_and_nobody_is_put_out() -> None:
+def test_the_table_is_bounded_and_nobody_attested_is_put_out() -> None:
     sessions = Sessions(life=timedelta(seconds=10), max_sessions=2)
-    assert sessions.begin("a", "n", NOW) and sessions.begin("b", "n", NOW)
+    for name in "ab":
+        assert sessions.begin(name, "n", NOW) and sessions.attest(name, attested(name), NOW)
     assert sessions.begin("c", "n", NOW) is None
     assert sessions.find("a", NOW) is not None
     assert sessions.begin("c", "n", NOW + timedelta(seconds=10)) is not None
+
+
+def test_the_fullest_network_gives_way() -> None:
+    sessions = Sessions(max_sessions=4)
+    for name, peer in (("a", "192.0.2.1"), ("b", "2001:db8::1"), ("c", "2001:db8::2"), ("d", "2001:db8::3")):
+        assert sessions.begin(name, "n", NOW, peer=peer)
+    sessions.attempt("b", NOW)  # is being verified: it stays
+    assert sessions.begin("e", "n", NOW, peer="198.51.100.1")
+    assert [name for name in "abcde" if sessions.find(name, NOW)] == ["a", "b", "d", "e"]
+
+
+@pytest.mark.parametrize("peers", [["192.0.2.1"] * 3, ["2001:db8::1", "2001:db8::2", "2001:db8:0:0:9::"]])
+def test_one_network_has_its_share(peers: list[str]) -> None:
+    sessions = Sessions(max_of_peer=2)
+    began = [sessions.begin(str(n), "n", NOW, peer=peer) is not None for n, peer in enumerate(peers)]
+    assert began == [True, True, False]
+    assert sessions.begin("x", "n", NOW, peer="2001:db8:0:1::1")
+
+
+def test_who_brings_no_evidence_soon_is_forgotten() -> None:
+    sessions = Sessions()
+    for name in "ab":
+        assert sessions.begin(name, "n", NOW)
+    assert sessions.attest("a", attested("a"), NOW)
+    assert sessions.find("a", NOW + timedelta(seconds=31)) is not None
+    assert sessions.find("b", NOW + timedelta(seconds=31)) is None
+
+
+def test_what_is_kept_of_evidence_is_bounded() -> None:
+    sessions = Sessions(max_kept=10)
+    large = replace(attested("a"), body=bytes(8))
+    for name in "ab":
+        assert sessions.begin(name, "n", NOW)
+    assert sessions.attest("a", large, NOW) and not sessions.attest("b", replace(large, token="b"), NOW)
+    sessions.end("a")
+    assert sessions.attest("b", replace(large, token="b"), NOW)
+    assert not sessions.attest("gone", attested("c"), NOW)
 
 
 def test_a_token_finds_its_session_until_that_ends() -> None:
     sessions = Sessions()
     session = sessions.begin("cookie", "nonce", NOW)
     assert session is not None
-    sessions.attest(session, attested("a.b.c"))
+    assert sessions.attest("cookie", attested("a.b.c"), NOW)
     assert sessions.find_by_token("a.b.c", NOW) is session
     assert sessions.find_by_token("a.b.d", NOW) is None
     assert sessions.find_by_token(None, NOW) is None

@@ -339,3 +339,30 @@ def test_the_log_is_read_in_pages(made: House) -> None:
         put(made, b"x", uri=f"kbs:///a/b/{n}")
     got = do(made, "audit", first=2, count=3)
     assert [json.loads(line)["n"] for line in got["lines"]] == [2, 3, 4] and got["last"] == 6
+
+
+def test_a_put_replaces_the_kinds_given(made: House) -> None:
+    put(made, policy=policy(), rego=ALLOW)
+    put(made, b"next", policy=policy(vmpl=[1]))
+    assert do(made, "get-policy", uri=URI)["rego"] == ALLOW
+
+
+def test_what_is_not_there_is_not_revoked(made: House) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        do(made, "revoke", uri="kbs:///default/model/typo", epoch=1, reason="x")
+
+
+def test_a_plain_secret_goes_on_above_what_was_revoked(made: House) -> None:
+    put(made)
+    do(made, "revoke", uri=URI, epoch=7, reason="leaked")
+    do(made, "delete", uri=URI)
+    assert put(made)["version"] == 8
+    assert do(made, "rotate", uri=URI, random=32)["version"] == 9
+
+
+def test_an_administrator_who_was_let_out_meanwhile_does_nothing(made: House) -> None:
+    do(made, "add-administrator", name="ann", key=SIGNER_KEY)
+    actor = recognise(made, request("list"), NOW)
+    do(made, "remove-administrator", name="ann")
+    with pytest.raises(PolicyError, match="is that no longer"):
+        perform(made, "list", {}, actor)

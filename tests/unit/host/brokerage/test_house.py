@@ -13,6 +13,8 @@ from strongroom.errors import ConfigError, MachineError, VerifyError
 from strongroom.host.brokerage import house as module
 from strongroom.host.brokerage.database import FILE
 from strongroom.host.brokerage.house import House
+from strongroom.host.brokerage.root import FileRoot, Found
+from strongroom.host.secret import Secret
 from tests.fakes.house import ACTOR, OTHER, SECRET, URI, decision, do, house, policy, put, references
 
 AT = ResourceURI.parse(URI)
@@ -79,8 +81,7 @@ ROWS: dict[str, Tamper] = {
         "INSERT INTO administrator VALUES (x'00', 'eve', 'administrator')"
     ),
     "role": lambda db: db.execute("UPDATE administrator SET role = 'administrator'"),
-    "serial": lambda db: db.execute("UPDATE meta SET value = CAST('99' AS BLOB) WHERE name = 'serial'"),
-    "mac": lambda db: db.execute("DELETE FROM meta WHERE name = 'rules_mac'"),
+    "secret": lambda db: db.execute("UPDATE version SET sealed = x'00'"),
 }
 
 
@@ -110,11 +111,129 @@ def test_a_secret_moved_to_another_name_does_not_open(made: House) -> None:
             "UPDATE version SET sealed = (SELECT sealed FROM version WHERE uri = ?) WHERE uri = ?",
             (URI, OTHER),
         )
-    with (
-        House(made.directory) as again,
-        pytest.raises(VerifyError, match="changed since it was sealed, or moved"),
+    with pytest.raises(VerifyError, match="changed by something else than the broker"):
+        House(made.directory)
+
+
+TABLES = ("meta", "resource", "version", "revocation", "reference", "administrator", "session", "audit")
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+def saved(at: House) -> Rows:
+    with sqlite3.connect(at.directory / FILE) as db:
+        return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
+
+
+def put_back(at: House, rows: Rows, *tables: str, meta: tuple[str, ...] = ()) -> None:
+    with sqlite3.connect(at.directory / FILE) as db:
+        for name, value in rows["meta"]:
+            if name in meta:
+                db.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
+        for table in tables:
+            db.execute(f"DELETE FROM {table}")
+            for row in rows[table]:
+                db.execute(f"INSERT INTO {table} VALUES ({','.join('?' * len(row))})", row)
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize(
+    ("tables", "meta", "why"),
+    [
+        (("revocation",), (), "broker rules: changed"),
+        (("revocation",), ("checkpoint",), "audit: ends at 3"),
+        (("revocation", "audit"), (), "broker rules: changed"),
+    ],
+)
+def test_a_revocation_is_not_undone_by_older_rows(
+    made: House, tables: tuple[str, ...], meta: tuple[str, ...], why: str
+) -> None:
+    before = saved(made)
+    do(made, "revoke", uri=URI, epoch=5, reason="leaked")
+    put_back(made, before, *tables, meta=meta)
+    with pytest.raises(VerifyError), House(made.directory) as again:
+        again.verify_audit()
+    if meta:
+        with House(made.directory) as again, pytest.raises(VerifyError, match=why):
+            again.record([decision()])
+    else:
+        with pytest.raises(VerifyError, match=why):
+            House(made.directory)
+
+
+@pytest.mark.guarantee("G1")
+def test_a_running_server_does_not_follow_an_older_state(made: House) -> None:
+    before = saved(made)
+    do(made, "revoke", uri=URI, epoch=5, reason="leaked")
+    put_back(made, before, "revocation", "audit", meta=("checkpoint",))
+    for asked in (made.rules, made.verify_audit, lambda: made.record([decision()]), lambda: put(made)):
+        with pytest.raises(VerifyError, match="an older or another state was put back"):
+            asked()
+
+
+def test_an_audit_line_cut_off_under_a_running_server_is_seen(made: House) -> None:
+    before = saved(made)
+    made.record([decision()])
+    put_back(made, before, "audit", meta=("checkpoint",))
+    with pytest.raises(VerifyError, match="an older or another state was put back"):
+        made.rules()
+
+
+@pytest.mark.guarantee("G1")
+def test_a_deleted_secret_does_not_come_back_under_its_name(made: House) -> None:
+    before = saved(made)["version"][0]
+    do(made, "delete", uri=URI)
+    put(made, b"the new one")
+    assert secret(made) == b"the new one"
+    with sqlite3.connect(made.directory / FILE) as db:
+        db.execute("UPDATE version SET sealed = ?", (before[-1],))
+    with pytest.raises(VerifyError, match="is another than the one that was judged"):
+        secret(made)
+    with pytest.raises(VerifyError, match="broker rules: changed"):
+        House(made.directory)
+
+
+def test_a_session_put_back_does_not_go_on_again(made: House) -> None:
+    made.keep_sessions([b"one"])
+    before = saved(made)
+    assert made.take_sessions() == [b"one"]
+    put_back(made, before, "session")
+    made.rotate_root(audit)  # is no obstacle
+    put_back(made, before, "session")
+    with House(made.directory) as again:
+        assert again.take_sessions() == []
+
+
+def test_a_new_root_key_takes_no_other_s_place(made: House, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    other.write_bytes(bytes(32))
+    with pytest.raises(ConfigError, match="exists already, and may be another broker's"):
+        made.rotate_root(audit, f"file:{other}")
+    assert other.read_bytes() == bytes(32)
+    stray = tmp_path / "free.key.next"
+    stray.write_bytes(b"whose?")
+    for refused in (
+        lambda: made.rotate_root(audit, f"file:{tmp_path}/free.key"),
+        lambda: house(tmp_path / "c", root=f"file:{tmp_path}/free.key"),
     ):
-        secret(again, uri=OTHER)
+        with pytest.raises(ConfigError, match=r"free\.key\.next exists already"):
+            refused()
+    assert stray.read_bytes() == b"whose?"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c", "free.key.next", "other.key"]
+    made.rotate_root(audit, f"file:{tmp_path}/mine.key")
+    assert secret(made) == SECRET
+
+
+def test_a_new_root_key_that_does_not_come_back_is_not_taken(
+    made: House, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(FileRoot, "load", lambda self: [Found(Secret(bytes(32)), staged=True)])
+    monkeypatch.setattr(House, "_settle", lambda self, connection: None)
+    with pytest.raises(MachineError, match="does not give the key that was put there"):
+        made.rotate_root(audit, f"file:{tmp_path}/mine.key")
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("mine*"))
+    with House(made.directory) as again:
+        assert secret(again) == SECRET
 
 
 def test_another_root_key_opens_nothing(made: House) -> None:

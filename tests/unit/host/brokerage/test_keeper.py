@@ -241,3 +241,14 @@ def test_rego_never_calls_simulated_silicon_affirming(at: House, keeper: HouseKe
     assert got is not None and got.reasons == ("rego policy: allow is undefined, want true",)
     do(at, "set-policy", uri=URI, rego=ALLOW)  # alone it names no simulated root
     assert reasons(keeper)
+
+
+@pytest.mark.guarantee("G1")
+def test_rego_alone_releases_to_no_debug_guest(at: House) -> None:
+    def debugged(shown: Proof, roots: Roots, now: datetime) -> Claims:
+        return replace(Verifier()(shown, roots.with_insecure({silicon().pki.ark_sha256}), now), debug=True)
+
+    do(at, "set-policy", uri=URI, rego=ALLOW)
+    got = HouseKeeper(at, debugged).judge(question(), proof(), NOW)
+    assert got is not None and got.payload is None
+    assert "debug is on, want a guest its host cannot look into" in got.reasons

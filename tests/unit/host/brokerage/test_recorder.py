@@ -89,3 +89,19 @@ def test_a_defect_is_an_error_too(made: House, monkeypatch: pytest.MonkeyPatch) 
             recorder.close()
 
     asyncio.run(one())
+
+
+def test_a_journal_that_is_gone_holds_nobody_up(made: House) -> None:
+    def gone(_line: str) -> None:
+        raise BrokenPipeError
+
+    async def some() -> None:
+        recorder = Recorder(made, gone)
+        for _ in range(3):
+            async with asyncio.timeout(20):
+                await recorder.record(decision())
+        recorder.told((b"line",))
+        recorder.close()
+
+    asyncio.run(some())
+    assert made.verify_audit().number == 4
