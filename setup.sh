@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly TORCH_VERSION=2.13.0 VLLM_VERSION=0.32.0
 readonly BASE_PACKAGES="python3 python3-venv python3-dev gcc pkg-config libsystemd-dev fuse3 iproute2"
 readonly GUEST_PACKAGES="systemd systemd-container dbus swtpm util-linux"
-readonly PEER_PACKAGES="gocryptfs skopeo umoci"
+readonly PEER_PACKAGES="gocryptfs skopeo tpm2-tools umoci" KSERVE_VERSION=0.21.0
 readonly RIVAL_PACKAGES="gocryptfs securefs rclone libfuse3-dev pkg-config gcc"
 readonly ENGINE_PACKAGES="libnuma1 util-linux"  # vLLM's CPU backend links the one and runs lscpu of the other
 
@@ -143,7 +143,18 @@ engine() {
     say "$key" >build/engine/.recipe
 }
 
-peers() { apt_install peers $PEER_PACKAGES; }
+# kserve brings forty packages: they get an environment of their own.
+peers() {
+    apt_install peers $PEER_PACKAGES
+    command -v node >/dev/null && command -v npm >/dev/null || apt_install peers nodejs npm
+    local key
+    key=$({ say "$KSERVE_VERSION"; declare -f peers; } | recipe)
+    is_current kserve "$key" && return
+    say "peers: installing kserve-storage $KSERVE_VERSION into build/kserve, about 1 minute"
+    make_venv kserve
+    pip_install kserve "kserve-storage[confidential]==$KSERVE_VERSION"
+    say "$key" >build/kserve/.recipe
+}
 rivals() { apt_install rivals $RIVAL_PACKAGES; }
 
 engine_requirements() {
