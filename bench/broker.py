@@ -1,4 +1,4 @@
-"""`make bench-broker`: what a key from the broker costs.
+"""`make bench-keys`, one half: what a key from the broker costs.
 
 The broker is a process of its own, as a site runs it: TLS, its database and its audit log on disk. The guest asks over
 loopback, on simulated silicon, whose own time is left out; the broker verifies all of its evidence. Measured are a
@@ -171,14 +171,14 @@ def measure(broker: Broker, rounds: int) -> Iterator[Figure]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bench-broker", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="bench.broker", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=5.0, help="of the storm of handshakes")
     args = parser.parse_args(argv)
     try:
         return _main(args.rounds, args.seconds)
     except StrongroomError as error:
-        print(f"bench-broker: {error}", file=sys.stderr)
+        print(f"bench.broker: {error}", file=sys.stderr)
         return error.exit_code
 
 

@@ -23,7 +23,7 @@ from strongroom.cli import check, prune, rekey, seal
 from strongroom.cli.main import main as strongroom
 from strongroom.cli.terminal import table
 from strongroom.errors import StrongroomError
-from strongroom.host import settling
+from strongroom.host.sealed import settling
 from tests.fakes.sealed import CHUNK, make_source, pattern
 from tests.unit.sealed.test_by_hand import read_tree
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from strongroom.errors import StrongroomError, VerifyError
-from strongroom.host.sealed_tree import SealedStore, SealedTree
-from strongroom.host.sealing import Manner, Plan, Release, seal_tree
+from strongroom.host.sealed.sealing import Manner, Plan, Release, seal_tree
+from strongroom.host.sealed.tree import SealedStore, SealedTree
 from strongroom.sealed.chunks import TAG_SIZE
 from tests.fakes.sealed import CHUNK, MODEL_KEY, counter, make_sealed, pattern
 

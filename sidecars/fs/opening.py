@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sidecars.fs.config import Format, VolumeConfig
 from strongroom.errors import ConfigError
 from strongroom.host.gocryptfs.volume import GocryptfsVolume
-from strongroom.host.sealed_source import SealedSource
-from strongroom.host.sealed_tree import open_directory, read_small
+from strongroom.host.sealed.source import SealedSource
+from strongroom.host.sealed.tree import open_directory, read_small
 from strongroom.host.stored import Source
 from strongroom.sealed.gocryptfs.side import MAX_SIDE, SideManifest
 from strongroom.sealed.keys import Octets

@@ -17,8 +17,8 @@ from sidecars.receive.config import MAX_CREDENTIAL, ReceiveConfig
 from sidecars.receive.receiver import Receiver
 from strongroom.errors import StrongroomError
 from strongroom.host.credentials import read_credential, read_secret
-from strongroom.host.destination import Destination
 from strongroom.host.notify import status
+from strongroom.host.sealed.destination import Destination
 from strongroom.sealed.keys import KEY_SIZE
 
 _log: Final = logging.getLogger("strongroom.receive")

@@ -20,11 +20,11 @@ from strongroom.errors import (
     StrongroomError,
     VerifyError,
 )
-from strongroom.host.blocks import Room, bounds
-from strongroom.host.destination import Destination, JournalFile, machine_errors
-from strongroom.host.object_writer import ObjectWriter
-from strongroom.host.plain_tree import Entropy
-from strongroom.host.sealing import Release, commit_tree
+from strongroom.host.sealed.blocks import Room, bounds
+from strongroom.host.sealed.destination import Destination, JournalFile, machine_errors
+from strongroom.host.sealed.plain import Entropy
+from strongroom.host.sealed.sealing import Release, commit_tree
+from strongroom.host.sealed.writer import ObjectWriter
 from strongroom.push.content import Content, Span
 from strongroom.push.manifest import PlainFile, PushManifest
 from strongroom.sealed.journal import JournalWriter

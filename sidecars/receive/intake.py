@@ -17,7 +17,7 @@ from sidecars.receive.session import Claim, Session, State
 from strongroom.errors import FormatError, MachineError, PolicyError, StrongroomError, VerifyError
 from strongroom.host.door.peer import Peer
 from strongroom.host.door.refusal import Refusal
-from strongroom.host.plain_tree import Entropy
+from strongroom.host.sealed.plain import Entropy
 from strongroom.host.secret import Secret
 from strongroom.push.answers import MAX_RANGE, Accepted, Missing
 from strongroom.push.content import Span

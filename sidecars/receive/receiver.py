@@ -20,7 +20,7 @@ from strongroom.host.door.identity import TLSIdentity, keep_fresh, make_tls_iden
 from strongroom.host.door.peer import Peer
 from strongroom.host.door.turns import Turns
 from strongroom.host.notify import notify, status, watchdog_interval
-from strongroom.host.plain_tree import Entropy
+from strongroom.host.sealed.plain import Entropy
 from strongroom.host.secret import Secret
 from strongroom.push.answers import ACCEPTED
 from strongroom.wire.canonical import pack_json

@@ -8,9 +8,9 @@ from hashlib import sha256
 from typing import Self
 
 from strongroom.errors import FormatError, PolicyError, VerifyError
-from strongroom.host.destination import Destination
-from strongroom.host.sealed_tree import MANIFEST, SealedStore, open_directory, read_small
-from strongroom.host.sealing import index_of
+from strongroom.host.sealed.destination import Destination
+from strongroom.host.sealed.sealing import index_of
+from strongroom.host.sealed.tree import MANIFEST, SealedStore, open_directory, read_small
 from strongroom.push.manifest import PlainFile, PushManifest
 from strongroom.sealed.header import SIZE, ManifestHeader
 from strongroom.sealed.index import Index

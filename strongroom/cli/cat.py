@@ -6,8 +6,8 @@ from typing import Any, BinaryIO
 
 from strongroom.cli.volume import add_volume, opened
 from strongroom.errors import ConfigError
-from strongroom.host.blocks import Room, count_blocks, open_block
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.blocks import Room, count_blocks, open_block
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.sealed.manifest import InlineFile, SealedFile, Symlink
 from strongroom.sealed.paths import follow
 

@@ -13,11 +13,11 @@ from strongroom.broker.resource import VolumeKey
 from strongroom.cli.progress import size
 from strongroom.cli.volume import add_volume, add_workers, opened, stages
 from strongroom.errors import ConfigError, VerifyError
-from strongroom.host.blocks import Room
-from strongroom.host.checking import Checking, Sampling
-from strongroom.host.crew import Crew, default_workers
-from strongroom.host.pruning import leftovers
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.blocks import Room
+from strongroom.host.sealed.checking import Checking, Sampling
+from strongroom.host.sealed.crew import Crew, default_workers
+from strongroom.host.sealed.pruning import leftovers
+from strongroom.host.sealed.tree import SealedStore
 
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(\.[0-9]{1,6})?)%")
 

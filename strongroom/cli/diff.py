@@ -10,8 +10,8 @@ from typing import Any, Final
 from strongroom.cli.terminal import one_line
 from strongroom.cli.volume import KEY_HELP, opened, stages
 from strongroom.errors import ConfigError, PolicyError
-from strongroom.host.digests import digests
-from strongroom.host.plain_tree import scan
+from strongroom.host.sealed.digests import digests
+from strongroom.host.sealed.plain import scan
 from strongroom.sealed.changes import SameContent, What, changes, same_object, same_stamp
 from strongroom.sealed.manifest import Entry, SealedFile
 

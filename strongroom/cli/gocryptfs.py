@@ -21,7 +21,7 @@ from strongroom.host.gocryptfs.creating import create
 from strongroom.host.gocryptfs.directory import read_settings
 from strongroom.host.gocryptfs.pinning import pin_volume
 from strongroom.host.gocryptfs.volume import GocryptfsVolume
-from strongroom.host.keyfile import read_volume_key
+from strongroom.host.sealed.keyfile import read_volume_key
 from strongroom.host.stored import MAX_READ, Item
 from strongroom.sealed.gocryptfs.config import DEFAULT_FLAGS, LONGEST_NAME, Flag, make, unlock
 from strongroom.sealed.gocryptfs.kdf import KEY_SIZE, SALT_SIZE, Scrypt

@@ -7,7 +7,7 @@ from typing import Any
 
 from strongroom.cli.progress import size
 from strongroom.cli.volume import add_volume, add_workers, opened, stages
-from strongroom.host.opening import open_tree
+from strongroom.host.sealed.opening import open_tree
 from strongroom.sealed.manifest import InlineFile, SealedFile
 
 

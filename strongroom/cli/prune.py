@@ -6,7 +6,7 @@ from typing import Any
 
 from strongroom.cli.progress import size
 from strongroom.cli.volume import add_volume, opened
-from strongroom.host.pruning import leftovers, prune
+from strongroom.host.sealed.pruning import leftovers, prune
 
 
 def add_parser(subparsers: Any) -> None:

@@ -12,12 +12,12 @@ from strongroom.broker.resource import VolumeKey
 from strongroom.cli.progress import Progress, size
 from strongroom.errors import ConfigError
 from strongroom.host.fetch import Pin
-from strongroom.host.keyfile import read_volume_key
 from strongroom.host.pull.address import source_of
 from strongroom.host.pull.attempts import TRIES
 from strongroom.host.pull.client import IDLE
 from strongroom.host.pull.credentials import Credentials
 from strongroom.host.pull.pull import PARALLEL, Pulled, Rules, pull
+from strongroom.host.sealed.keyfile import read_volume_key
 
 _ROOT: Final = re.compile(r"[0-9a-f]{64}")
 _PARALLEL: Final = range(1, 33)

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from strongroom.cli.volume import add_volume, check_release, opened
 from strongroom.errors import StrongroomError
-from strongroom.host.destination import tree_root
-from strongroom.host.keyfile import NewKeyFile
-from strongroom.host.rekeying import complete_rekey, rekey_tree
-from strongroom.host.sealing import settle_tree
+from strongroom.host.sealed.destination import tree_root
+from strongroom.host.sealed.keyfile import NewKeyFile
+from strongroom.host.sealed.rekeying import complete_rekey, rekey_tree
+from strongroom.host.sealed.sealing import settle_tree
 
 _GOES_ON: Final = "the key is kept, the same command with --resume goes on"
 

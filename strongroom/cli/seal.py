@@ -12,13 +12,13 @@ from typing import Any, Final
 from strongroom.cli.progress import size
 from strongroom.cli.volume import KEY_HELP, Stages, add_workers, check_release, opened, stages
 from strongroom.errors import ConfigError, StrongroomError
-from strongroom.host.crew import default_workers
-from strongroom.host.destination import is_cut, tree_root
-from strongroom.host.digests import digests
-from strongroom.host.keyfile import STDIN, NewKeyFile
-from strongroom.host.pruning import prune
-from strongroom.host.sealed_tree import SealedStore
-from strongroom.host.sealing import Manner, Plan, Release, Sealed, seal_tree, settle_tree
+from strongroom.host.sealed.crew import default_workers
+from strongroom.host.sealed.destination import is_cut, tree_root
+from strongroom.host.sealed.digests import digests
+from strongroom.host.sealed.keyfile import STDIN, NewKeyFile
+from strongroom.host.sealed.pruning import prune
+from strongroom.host.sealed.sealing import Manner, Plan, Release, Sealed, seal_tree, settle_tree
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.sealed.changes import SameContent, same_stamp
 from strongroom.sealed.header import DEFAULT_CHUNK_LOG2
 from strongroom.sealed.manifest import InlineFile, SealedFile

@@ -9,9 +9,9 @@ from typing import Any, Final
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.progress import Progress
 from strongroom.errors import ConfigError, FormatError
-from strongroom.host.crew import Progress as Show
-from strongroom.host.keyfile import read_volume_key
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.crew import Progress as Show
+from strongroom.host.sealed.keyfile import read_volume_key
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.sealed.header import MAX_EPOCH
 from strongroom.sealed.manifest import check_name
 

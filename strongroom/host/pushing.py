@@ -30,9 +30,9 @@ from strongroom.errors import (
 )
 from strongroom.evidence.eventlog import EventLog
 from strongroom.host.attested import AttestedConnection
-from strongroom.host.digests import digests
 from strongroom.host.http1 import Limits, Response
-from strongroom.host.plain_tree import changed, open_plain, read_at, scan, stamp
+from strongroom.host.sealed.digests import digests
+from strongroom.host.sealed.plain import changed, open_plain, read_at, scan, stamp
 from strongroom.push.answers import (
     CONTENT_PATH,
     FINISH_PATH,

@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from strongroom.host.sealed_tree import SealedTree
-from strongroom.host.sealing import Manner, Plan, Release, seal_tree
+from strongroom.host.sealed.sealing import Manner, Plan, Release, seal_tree
+from strongroom.host.sealed.tree import SealedTree
 
 MODEL_KEY: Final = bytes(range(32))
 CHUNK: Final = 64 * 1024

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.host.sealed_tree import SealedTree
+from strongroom.host.sealed.tree import SealedTree
 from tests import need
 from tests.fakes.mounts import PAGE, Daemon, damage, end, mounted, spawn
 from tests.fakes.sealed import CHUNK, MODEL_KEY, SealedFixture, pattern, seal

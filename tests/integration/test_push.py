@@ -22,9 +22,9 @@ from strongroom.errors import FormatError, PolicyError, ProtocolError, Strongroo
 from strongroom.evidence.eventlog import Event, EventLog
 from strongroom.host import pushing
 from strongroom.host.attested import AttestedConnection
-from strongroom.host.blocks import Room, count_blocks, open_block
 from strongroom.host.pushing import PushTree, _Bytes, push
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.blocks import Room, count_blocks, open_block
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.push.answers import Accepted, Missing, parse_answer
 from strongroom.push.content import Span
 from strongroom.push.manifest import PlainFile

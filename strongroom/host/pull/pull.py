@@ -21,7 +21,7 @@ from strongroom.host.pull.download import Download, Wanted
 from strongroom.host.pull.landing import Landing
 from strongroom.host.pull.rechecking import damaged
 from strongroom.host.pull.source import Known, Source
-from strongroom.host.sealed_tree import MANIFEST
+from strongroom.host.sealed.tree import MANIFEST
 from strongroom.sealed.index import INDEX, MAX_INDEX, Index
 from strongroom.sealed.volume import MAX_MANIFEST, Volume, open_volume
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from strongroom.host.blocks import Room
-from strongroom.host.checking import Checking
-from strongroom.host.crew import Crew, default_workers
 from strongroom.host.pull.landing import Landing
-from strongroom.host.sealed_tree import OBJECTS, TAGS, StoredObject, read_small
+from strongroom.host.sealed.blocks import Room
+from strongroom.host.sealed.checking import Checking
+from strongroom.host.sealed.crew import Crew, default_workers
+from strongroom.host.sealed.tree import OBJECTS, TAGS, StoredObject, read_small
 from strongroom.sealed.volume import OpenedObject, Volume
 
 

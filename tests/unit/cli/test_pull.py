@@ -8,7 +8,7 @@ import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.main import main
-from strongroom.host.sealed_tree import SealedTree
+from strongroom.host.sealed.tree import SealedTree
 from strongroom.sealed.index import INDEX, Index
 from tests.fakes.https import certificate
 from tests.fakes.sealed import MODEL_KEY, SealedFixture, make_sealed

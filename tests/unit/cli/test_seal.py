@@ -10,7 +10,7 @@ import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.main import main
-from strongroom.host.sealing_object import SealingObject
+from strongroom.host.sealed.objects import SealingObject
 from tests.fakes.model import make_model, seal, told
 from tests.fakes.sealed import CHUNK, pattern
 from tests.unit.sealed.test_by_hand import read_tree
@@ -265,7 +265,7 @@ def test_the_key_survives_a_failure_behind_the_commit(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("strongroom.host.destination.Destination.settle", fail)
+    monkeypatch.setattr("strongroom.host.sealed.destination.Destination.settle", fail)
     assert update() == 8  # nothing had changed, so not one object was finished
     assert read_tree(Path("sealed"), key("n.key").key) == contents(model)
 
@@ -297,7 +297,7 @@ def test_a_resumed_update_by_content_believes_no_time(model: Path, monkeypatch: 
         os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
         if seed == 11:
             with monkeypatch.context() as cut:
-                cut.setattr("strongroom.host.sealing._Work.verify", interrupt)
+                cut.setattr("strongroom.host.sealed.sealing._Work.verify", interrupt)
                 assert update("--checksum") == 130
     assert update("--checksum", "--resume") == 0
     assert read_tree(Path("sealed"), key("n.key").key) == contents(model)

@@ -10,7 +10,7 @@ import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.main import main
-from strongroom.host.destination import Destination
+from strongroom.host.sealed.destination import Destination
 from tests.fakes.model import flip, make_model, seal, told
 from tests.fakes.sealed import CHUNK, pattern
 from tests.unit.sealed.test_by_hand import read_tree

@@ -11,7 +11,7 @@ import pytest
 
 from strongroom import errors
 from strongroom.errors import StrongroomError
-from strongroom.host.sealed_tree import SealedTree
+from strongroom.host.sealed.tree import SealedTree
 from strongroom.sealed.chunks import TAG_SIZE
 from strongroom.sealed.manifest import InlineFile, Symlink
 from tests.unit.sealed.test_by_hand import read_tree

@@ -11,10 +11,10 @@ import pytest
 
 from sidecars.receive.arrival import Arrival
 from strongroom.errors import ConfigError, MachineError, PolicyError, ProtocolError, VerifyError
-from strongroom.host.blocks import Room, count_blocks, open_block
-from strongroom.host.destination import Destination
 from strongroom.host.pushing import PushTree, _Bytes
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.blocks import Room, count_blocks, open_block
+from strongroom.host.sealed.destination import Destination
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.push.content import Span
 from strongroom.push.manifest import PlainFile, PushManifest
 from strongroom.sealed.manifest import Directory, InlineFile, SealedFile, Symlink
@@ -343,7 +343,7 @@ def test_a_full_disk_is_said_before_a_byte_came(
 ) -> None:
     status = os.statvfs("/")
     full = os.statvfs_result((*status[:4], 3, *status[5:]))
-    monkeypatch.setattr("strongroom.host.destination.os.fstatvfs", lambda _: full)
+    monkeypatch.setattr("strongroom.host.sealed.destination.os.fstatvfs", lambda _: full)
     with pytest.raises(MachineError, match=r"\d+ bytes are free, want \d+"):
         begin(place, tree)
     assert left(place) == []
@@ -354,7 +354,7 @@ def test_a_disk_that_fills_up_meanwhile(place: Path, tree: PushTree, monkeypatch
         raise OSError(28, "No space left on device")
 
     arrival = begin(place, tree)
-    monkeypatch.setattr("strongroom.host.object_writer.os.pwritev", fail)
+    monkeypatch.setattr("strongroom.host.sealed.writer.os.pwritev", fail)
     with pytest.raises(MachineError, match="no space left on device"):
         arrival.take(memoryview(everything(tree)))
     arrival.drop()

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from strongroom.errors import ConfigError, MachineError
 from strongroom.host.folder import APPEND, Folder
-from strongroom.host.sealed_tree import MANIFEST, OBJECTS, TAGS, open_small, read_small
+from strongroom.host.sealed.tree import MANIFEST, OBJECTS, TAGS, open_small, read_small
 from strongroom.sealed.index import INDEX, Index
 from strongroom.sealed.journal import MAX_JOURNAL, Finished, Journal, JournalWriter, Record
 from strongroom.sealed.keys import Octets

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from strongroom.errors import ConfigError, MachineError
-from strongroom.host.destination import Destination, machine_errors
-from strongroom.host.plain_tree import Entropy
-from strongroom.host.sealed_tree import SealedStore
-from strongroom.host.sealing import Release, index_of
+from strongroom.host.sealed.destination import Destination, machine_errors
+from strongroom.host.sealed.plain import Entropy
+from strongroom.host.sealed.sealing import Release, index_of
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.sealed.volume import seal_manifest
 
 

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/checking.py."""
+"""Mirrors strongroom/host/sealed/checking.py."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import MachineError
-from strongroom.host.blocks import Room
-from strongroom.host.checking import Checking, Sampling
-from strongroom.host.crew import Crew
-from strongroom.host.sealed_tree import SealedStore, StoredObject
+from strongroom.host.sealed.blocks import Room
+from strongroom.host.sealed.checking import Checking, Sampling
+from strongroom.host.sealed.crew import Crew
+from strongroom.host.sealed.tree import SealedStore, StoredObject
 from tests.fakes.sealed import CHUNK, MODEL_KEY, SealedFixture, make_sealed
 
 

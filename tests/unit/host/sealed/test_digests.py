@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/digests.py."""
+"""Mirrors strongroom/host/sealed/digests.py."""
 
 import os
 from hashlib import sha256
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import MachineError
-from strongroom.host.digests import digests
-from strongroom.host.plain_tree import scan
+from strongroom.host.sealed.digests import digests
+from strongroom.host.sealed.plain import scan
 from strongroom.sealed.manifest import SealedFile
 from tests.fakes.sealed import counter, make_source
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.errors import ConfigError, VerifyError
-from strongroom.host.blocks import Room, bounds, count_blocks, open_block
-from strongroom.host.crew import Crew, Progress, default_workers
-from strongroom.host.destination import machine_errors
 from strongroom.host.folder import CREATE
 from strongroom.host.removal import clear, undone
-from strongroom.host.sealed_tree import SealedStore, StoredObject
+from strongroom.host.sealed.blocks import Room, bounds, count_blocks, open_block
+from strongroom.host.sealed.crew import Crew, Progress, default_workers
+from strongroom.host.sealed.destination import machine_errors
+from strongroom.host.sealed.tree import SealedStore, StoredObject
 from strongroom.sealed.manifest import Directory, InlineFile, SealedFile, Symlink
 from strongroom.sealed.volume import OpenedObject
 

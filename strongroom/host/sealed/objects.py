@@ -6,11 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from strongroom.errors import MachineError
-from strongroom.host.blocks import Room, bounds
 from strongroom.host.folder import Folder
-from strongroom.host.object_writer import ObjectWriter
-from strongroom.host.plain_tree import changed, open_plain, read_at, stamp
-from strongroom.host.settling import Settling
+from strongroom.host.sealed.blocks import Room, bounds
+from strongroom.host.sealed.plain import changed, open_plain, read_at, stamp
+from strongroom.host.sealed.settling import Settling
+from strongroom.host.sealed.writer import ObjectWriter
 from strongroom.sealed.journal import Record
 from strongroom.sealed.manifest import SealedFile
 

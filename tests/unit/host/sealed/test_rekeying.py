@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/rekeying.py and pruning.py."""
+"""Mirrors strongroom/host/sealed/rekeying.py and pruning.py."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import ConfigError, MachineError, PolicyError, VerifyError
-from strongroom.host.destination import JOURNAL
-from strongroom.host.pruning import leftovers, prune
-from strongroom.host.rekeying import complete_rekey, rekey_tree
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.destination import JOURNAL
+from strongroom.host.sealed.pruning import leftovers, prune
+from strongroom.host.sealed.rekeying import complete_rekey, rekey_tree
+from strongroom.host.sealed.tree import SealedStore
 from strongroom.sealed.index import INDEX, Index
 from tests.fakes.sealed import MODEL_KEY, SealedFixture, make_sealed
 from tests.unit.sealed.test_by_hand import read_tree
@@ -132,7 +132,7 @@ def test_a_rekey_cut_at_its_commit_goes_on(sealed: SealedFixture, monkeypatch: p
         raise OSError(5, "Input/output error")
 
     kept: list[bytes] = []
-    monkeypatch.setattr("strongroom.host.destination.Destination.recommit", fail)
+    monkeypatch.setattr("strongroom.host.sealed.destination.Destination.recommit", fail)
     with SealedStore.open(sealed.path, model_key=MODEL_KEY, epoch=1, root=sealed.root) as store:
         with pytest.raises(MachineError, match="input/output error"):
             rekey_tree(store, sealed.path, model_key=NEW_KEY, epoch=2, entropy=os.urandom, keep=kept.append)

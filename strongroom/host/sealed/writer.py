@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from strongroom.host.blocks import Room, bounds, count_blocks
 from strongroom.host.folder import Folder
-from strongroom.host.settling import Settling
+from strongroom.host.sealed.blocks import Room, bounds, count_blocks
+from strongroom.host.sealed.settling import Settling
 from strongroom.sealed.chunks import TAG_SIZE, ChunkCipher, Chunking
 from strongroom.sealed.journal import Begun, Finished, Record
 from strongroom.sealed.manifest import SealedFile

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/plain_tree.py."""
+"""Mirrors strongroom/host/sealed/plain.py."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import ConfigError, MachineError
-from strongroom.host.plain_tree import open_plain, read_at, scan, stamp
+from strongroom.host.sealed.plain import open_plain, read_at, scan, stamp
 from strongroom.sealed.manifest import INLINE_BELOW, Directory, Entry, InlineFile, SealedFile, Symlink
 from tests.fakes.sealed import counter
 
@@ -138,7 +138,7 @@ def test_a_file_system_that_tells_no_holes(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(22, "Invalid argument")
 
     (tmp_path / "file").write_bytes(b"content")
-    monkeypatch.setattr("strongroom.host.plain_tree.os.lseek", lseek)
+    monkeypatch.setattr("strongroom.host.sealed.plain.os.lseek", lseek)
     out = bytearray(7)
     with open_plain(tmp_path / "file") as file:
         assert read_at(file.fileno(), 0, memoryview(out)) and out == b"content"

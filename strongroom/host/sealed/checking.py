@@ -5,8 +5,8 @@ from hashlib import sha256
 from typing import Final
 
 from strongroom.errors import MachineError, VerifyError
-from strongroom.host.blocks import BLOCK, Room, bounds, count_blocks, open_block
-from strongroom.host.sealed_tree import StoredObject
+from strongroom.host.sealed.blocks import BLOCK, Room, bounds, count_blocks, open_block
+from strongroom.host.sealed.tree import StoredObject
 from strongroom.sealed.chunks import TAG_SIZE
 from strongroom.sealed.volume import OpenedObject
 

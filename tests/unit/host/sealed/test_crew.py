@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/crew.py."""
+"""Mirrors strongroom/host/sealed/crew.py."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from strongroom.host.crew import Crew, default_workers
+from strongroom.host.sealed.crew import Crew, default_workers
 
 
 class Noted:

@@ -6,9 +6,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from strongroom.host.blocks import BLOCK, bounds, count_blocks
-from strongroom.host.crew import Crew, Progress, default_workers
-from strongroom.host.plain_tree import changed, open_plain, read_at
+from strongroom.host.sealed.blocks import BLOCK, bounds, count_blocks
+from strongroom.host.sealed.crew import Crew, Progress, default_workers
+from strongroom.host.sealed.plain import changed, open_plain, read_at
 from strongroom.sealed.manifest import SealedFile
 
 

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/opening.py."""
+"""Mirrors strongroom/host/sealed/opening.py."""
 
 import errno
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import ConfigError, MachineError, VerifyError
-from strongroom.host.opening import open_tree
 from strongroom.host.removal import clear
-from strongroom.host.sealed_tree import SealedStore
+from strongroom.host.sealed.opening import open_tree
+from strongroom.host.sealed.tree import SealedStore
 from tests.fakes.sealed import CHUNK, MODEL_KEY, SealedFixture, make_sealed, seal
 
 
@@ -154,7 +154,7 @@ def test_plaintext_that_cannot_be_removed_is_said(
         raise OSError(errno.EROFS, "Read-only file system")
 
     object.__setattr__(store.objects[0].file, "sha256", bytes(32))
-    monkeypatch.setattr("strongroom.host.opening.clear", fail)
+    monkeypatch.setattr("strongroom.host.sealed.opening.clear", fail)
     words = "digest is .*; what was written to .*plain could not be removed: read-only file system"
     with pytest.raises(VerifyError, match=words):
         open_tree(store, tmp_path / "plain")

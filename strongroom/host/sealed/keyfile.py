@@ -16,8 +16,8 @@ from typing import Final, Self
 
 from strongroom.broker.resource import KEY_BYTES, MAX_VOLUME_KEY, VolumeKey
 from strongroom.errors import ConfigError, FormatError
-from strongroom.host.destination import PARTIAL, machine_errors, sync_directory
-from strongroom.host.plain_tree import Entropy
+from strongroom.host.sealed.destination import PARTIAL, machine_errors, sync_directory
+from strongroom.host.sealed.plain import Entropy
 from strongroom.host.secret import Secret
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
 

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/settling.py."""
+"""Mirrors strongroom/host/sealed/settling.py."""
 
 import errno
 import os
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.host import settling
 from strongroom.host.folder import Folder
-from strongroom.host.settling import MOST, Settling
+from strongroom.host.sealed import settling
+from strongroom.host.sealed.settling import MOST, Settling
 from strongroom.sealed.journal import Finished, Record
 from strongroom.sealed.manifest import SealedFile
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.errors import MachineError
-from strongroom.host.destination import JOURNAL, OURS, PARTIAL, Destination, machine_errors
 from strongroom.host.folder import Folder
-from strongroom.host.sealed_tree import OBJECTS, TAGS, SealedStore
+from strongroom.host.sealed.destination import JOURNAL, OURS, PARTIAL, Destination, machine_errors
+from strongroom.host.sealed.tree import OBJECTS, TAGS, SealedStore
 
 _OBJECT: Final = re.compile(r"[0-9a-f]{32}")
 _TAGS: Final = re.compile(r"[0-9a-f]{64}(\.partial)?")

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/sealing.py, sealing_object.py and destination.py."""
+"""Mirrors strongroom/host/sealed/sealing.py, sealing_object.py and destination.py."""
 
 import errno
 import fcntl
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from strongroom.errors import ConfigError, FormatError, MachineError, VerifyError
-from strongroom.host.blocks import BLOCK, Room, open_block
-from strongroom.host.destination import JOURNAL, is_cut
-from strongroom.host.sealed_tree import SealedStore, SealedTree
-from strongroom.host.sealing import Manner, Plan, Release, Sealed, seal_tree
-from strongroom.host.sealing_object import SealingObject
+from strongroom.host.sealed.blocks import BLOCK, Room, open_block
+from strongroom.host.sealed.destination import JOURNAL, is_cut
+from strongroom.host.sealed.objects import SealingObject
+from strongroom.host.sealed.sealing import Manner, Plan, Release, Sealed, seal_tree
+from strongroom.host.sealed.tree import SealedStore, SealedTree
 from strongroom.sealed.index import INDEX, Index
 from strongroom.sealed.manifest import SealedFile
 from strongroom.sealed.volume import root_digest
@@ -245,7 +245,7 @@ def test_a_source_that_changes(plan: Plan, dest: Path, change: Callable[[Path], 
 def test_no_room(plan: Plan, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status = os.statvfs("/")
     full = os.statvfs_result((*status[:4], 3, *status[5:]))
-    monkeypatch.setattr("strongroom.host.destination.os.fstatvfs", lambda _: full)
+    monkeypatch.setattr("strongroom.host.sealed.destination.os.fstatvfs", lambda _: full)
     with pytest.raises(MachineError, match=r"dest: \d+ bytes are free, want \d+"):
         seal(plan, dest)
     assert not dest.exists()
@@ -256,7 +256,7 @@ def test_the_disk_is_full(plan: Plan, dest: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"strongroom.host.object_writer.os.{call}", fail)
+    monkeypatch.setattr(f"strongroom.host.sealed.writer.os.{call}", fail)
     with pytest.raises(MachineError, match="dest: no space left on device"):
         seal(plan, dest)
     assert not dest.exists()
@@ -270,7 +270,7 @@ def test_a_disk_that_takes_a_little_at_a_time(
     def stingy(fd: int, pieces: list[memoryview], offset: int) -> int:
         return pwrite(fd, pieces[0][:50_000], offset)
 
-    monkeypatch.setattr("strongroom.host.object_writer.os.pwritev", stingy)
+    monkeypatch.setattr("strongroom.host.sealed.writer.os.pwritev", stingy)
     seal(plan, dest)
     assert read_tree(dest, MODEL_KEY) == contents(plan.source)
 
@@ -279,7 +279,7 @@ def test_a_disk_that_forgets(plan: Plan, dest: Path, monkeypatch: pytest.MonkeyP
     def lossy(fd: int, pieces: list[memoryview], offset: int) -> int:
         return os.pwrite(fd, bytes(total := sum(map(len, pieces))), offset) if offset == 0 else total
 
-    monkeypatch.setattr("strongroom.host.object_writer.os.pwritev", lossy)
+    monkeypatch.setattr("strongroom.host.sealed.writer.os.pwritev", lossy)
     with pytest.raises(
         MachineError, match=r"object [0-9a-f]{32}: .*: it does not read back as it was written"
     ):
@@ -558,7 +558,7 @@ def test_what_failed_is_what_is_said(plan: Plan, dest: Path, monkeypatch: pytest
     def fail(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("strongroom.host.destination.Destination.give_up", fail)
+    monkeypatch.setattr("strongroom.host.sealed.destination.Destination.give_up", fail)
     cut_after(0, monkeypatch)
     with pytest.raises(Cut):
         seal(plan, dest)
@@ -570,7 +570,7 @@ def test_an_object_left_by_a_journal_that_was_lost(
     (dest / "objects").mkdir(parents=True)
     (dest / "objects" / ("a" * 32)).write_bytes(b"x")
     (dest / JOURNAL).touch()
-    monkeypatch.setattr("strongroom.host.sealing._SPARE", 1 << 60)
+    monkeypatch.setattr("strongroom.host.sealed.sealing._SPARE", 1 << 60)
     with pytest.raises(MachineError, match="bytes are free, want"):
         seal(plan, dest, manner=Manner(resume=True))
 
@@ -599,7 +599,7 @@ def test_a_commit_that_fails_once_its_key_is_kept(
     def fail(_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("strongroom.host.destination.Destination.recommit", fail)
+    monkeypatch.setattr("strongroom.host.sealed.destination.Destination.recommit", fail)
     with pytest.raises(MachineError, match="input/output error"):
         update(source, dest, first)
     monkeypatch.undo()

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Final
 
 from strongroom.errors import ConfigError, FormatError, MachineError, StrongroomError
-from strongroom.host.blocks import Room
-from strongroom.host.checking import Checking
-from strongroom.host.crew import Crew, Progress, default_workers
-from strongroom.host.destination import Destination, JournalFile, machine_errors
-from strongroom.host.plain_tree import Entropy, scan
-from strongroom.host.sealed_tree import MANIFEST, SealedStore, StoredObject
-from strongroom.host.sealing_object import SealingObject
-from strongroom.host.settling import Settling
+from strongroom.host.sealed.blocks import Room
+from strongroom.host.sealed.checking import Checking
+from strongroom.host.sealed.crew import Crew, Progress, default_workers
+from strongroom.host.sealed.destination import Destination, JournalFile, machine_errors
+from strongroom.host.sealed.objects import SealingObject
+from strongroom.host.sealed.plain import Entropy, scan
+from strongroom.host.sealed.settling import Settling
+from strongroom.host.sealed.tree import MANIFEST, SealedStore, StoredObject
 from strongroom.sealed.changes import SameContent, same_stamp
 from strongroom.sealed.header import DEFAULT_CHUNK_LOG2, ManifestHeader
 from strongroom.sealed.index import Index

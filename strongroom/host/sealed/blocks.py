@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from strongroom.errors import VerifyError
-from strongroom.host.sealed_tree import StoredObject
+from strongroom.host.sealed.tree import StoredObject
 from strongroom.sealed.chunks import TAG_SIZE, Chunking
 
 BLOCK: Final = 1 << 20  # bytes of plaintext, the size of the largest chunk

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/sealed_source.py."""
+"""Mirrors strongroom/host/sealed/source.py."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from strongroom.errors import MachineError, ProtocolError, VerifyError
-from strongroom.host.sealed_source import PAUSES, SealedReader, SealedSource
-from strongroom.host.sealed_tree import SealedTree
+from strongroom.host.sealed.source import PAUSES, SealedReader, SealedSource
+from strongroom.host.sealed.tree import SealedTree
 from strongroom.host.stored import MAX_READ, Item
 from tests.fakes.sealed import CHUNK, MODEL_KEY, SealedFixture, make_sealed
 
@@ -152,7 +152,7 @@ def test_objects_are_opened_when_they_are_read(sealed: SealedFixture, source: Se
 def test_an_object_we_may_not_read_is_named_at_once(
     sealed: SealedFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strongroom.host.sealed_tree.os.access", lambda *_, **__: False)
+    monkeypatch.setattr("strongroom.host.sealed.tree.os.access", lambda *_, **__: False)
     with (
         pytest.raises(MachineError, match=r"^object [0-9a-f]{32}: permission denied$"),
         SealedSource.open(sealed.path, model_key=MODEL_KEY, epoch=1, root=sealed.root),
@@ -174,7 +174,7 @@ def test_a_store_that_fails_is_tried_again(
             raise OSError(failures.pop(), "Input/output error")
         return preadv(fd, buffers, offset)
 
-    monkeypatch.setattr("strongroom.host.sealed_tree.os.preadv", flaky)
+    monkeypatch.setattr("strongroom.host.sealed.tree.os.preadv", flaky)
     assert reader.read(key, CHUNK, 5) == sealed.contents[NAME][CHUNK : CHUNK + 5]
     assert pauses == list(PAUSES)
 
@@ -185,7 +185,7 @@ def test_a_store_that_goes_on_failing(
     def fail(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("strongroom.host.sealed_tree.os.preadv", fail)
+    monkeypatch.setattr("strongroom.host.sealed.tree.os.preadv", fail)
     with pytest.raises(MachineError, match=r"^object [0-9a-f]{32}: input/output error at byte 65536$"):
         reader.read(key, CHUNK, 5)
 
@@ -201,7 +201,7 @@ def test_a_stale_handle_is_opened_once_more(
             raise OSError(errno.ESTALE, "Stale file handle")
         return preadv(fd, buffers, offset)
 
-    monkeypatch.setattr("strongroom.host.sealed_tree.os.preadv", stale)
+    monkeypatch.setattr("strongroom.host.sealed.tree.os.preadv", stale)
     assert reader.read(key, 0, 9) == sealed.contents[NAME][:9]
     assert len(calls) == 2
     assert calls[0] == calls[1]

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from strongroom.errors import MachineError, ProtocolError, VerifyError
 from strongroom.host.open_files import OpenFiles
-from strongroom.host.sealed_tree import SealedTree, StoredObject
+from strongroom.host.sealed.tree import SealedTree, StoredObject
 from strongroom.host.stored import MAX_READ, Item, make_buffer
 from strongroom.sealed.chunks import TAG_SIZE
 from strongroom.sealed.keys import Octets

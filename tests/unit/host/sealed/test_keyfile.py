@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/keyfile.py."""
+"""Mirrors strongroom/host/sealed/keyfile.py."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.errors import ConfigError, FormatError, MachineError
-from strongroom.host.keyfile import STDIN, NewKeyFile, read_volume_key
+from strongroom.host.sealed.keyfile import STDIN, NewKeyFile, read_volume_key
 from tests.fakes.sealed import counter
 
 VOLUME = VolumeKey(key=bytes(range(32)), root=b"r" * 32, epoch=7)
@@ -159,7 +159,7 @@ def test_no_key_in_repr(tmp_path: Path) -> None:
 
 def test_a_disk_that_takes_a_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
-    monkeypatch.setattr("strongroom.host.keyfile.os.write", lambda fd, data: write(fd, data[:7]))
+    monkeypatch.setattr("strongroom.host.sealed.keyfile.os.write", lambda fd, data: write(fd, data[:7]))
     key = made(tmp_path / "new.key")
     assert reopened(tmp_path / "new.key").key == key.key
     key.finish(b"r" * 32)
@@ -171,7 +171,7 @@ def test_a_disk_that_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"strongroom.host.keyfile.os.{call}", fail)
+    monkeypatch.setattr(f"strongroom.host.sealed.keyfile.os.{call}", fail)
     with pytest.raises(MachineError, match="no space left on device"):
         made(tmp_path / "new.key")
     assert os.listdir(tmp_path) == []  # nothing that blocks the next attempt
