@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import filterfalse, islice
 from threading import Lock
 from typing import Final
 
@@ -66,16 +67,29 @@ class Directory:
             refuse(errno.EPERM)
         return stored
 
-    def names(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Every name and what is on disk. What is no entry of the volume is passed over, as gocryptfs does."""
+    def names(self) -> list[str]:
+        """Every name. What is no entry of the volume is passed over, as gocryptfs does."""
+        found: list[str] = []
+        known, diriv = self._names.known, self.diriv
         with self._entries() as entries:
             for entry in entries:
                 on_disk = os.fsencode(entry.name)
-                name = self._names.known(on_disk, self.diriv)
-                if (name is None or self._top) and self._is_foreign(on_disk):
-                    continue
-                if name is not None or (name := self._open(on_disk)) is not None:
-                    yield name, entry
+                if (name := known(on_disk, diriv)) is None or self._top:
+                    if self._is_foreign(on_disk):
+                        continue
+                    name = name or self._open(on_disk)
+                if name is not None:
+                    found.append(name)
+        return found
+
+    def opens(self) -> bool:
+        """Whether a name opens under this key, or there is none to try."""
+        with self._entries() as entries:
+            on_disk = (os.fsencode(entry.name) for entry in entries)
+            tried = [
+                self._open(name) is not None for name in islice(filterfalse(self._is_foreign, on_disk), 100)
+            ]
+        return any(tried) or not tried
 
     def is_empty(self) -> bool:
         with self._entries() as entries:

@@ -69,8 +69,6 @@ class Dispatcher:
             Opcode.OPENDIR: self._opendir,
             Opcode.READDIR: self._readdir,
             Opcode.READDIRPLUS: self._readdirplus,
-            Opcode.FSYNC: self._fsync,
-            Opcode.FSYNCDIR: self._fsyncdir,
         }
         self._alone: Final[dict[int, Callable[[Call], Answer]]] = {
             Opcode.RMDIR: self._rmdir,
@@ -82,6 +80,8 @@ class Dispatcher:
             Opcode.RELEASE: self._release,
             Opcode.RELEASEDIR: self._releasedir,
             Opcode.FLUSH: self._flush,
+            Opcode.FSYNC: self._fsync,  # both may take long: a rename would wait, and everybody behind it
+            Opcode.FSYNCDIR: self._fsyncdir,
             Opcode.FALLOCATE: self._fallocate,
             Opcode.LSEEK: self._lseek,
             Opcode.FORGET: self._forget,
@@ -316,8 +316,12 @@ class Dispatcher:
 
     def _fsyncdir(self, call: Call) -> Answer:
         number, data = call.fsync()
-        path = self._path(self._nodes.node(call.node))
-        self._operations.fsyncdir(path, int(data), self._listings.handle(number))
+        node, fh = self._nodes.node(call.node), self._listings.handle(number)
+        try:
+            self._operations.fsyncdir(self._path(node), int(data), fh)
+        except FileNotFoundError:  # it was renamed meanwhile
+            with self._gate:
+                self._operations.fsyncdir(self._path(node), int(data), fh)
         return b""
 
     def _readdir(self, call: Call) -> Answer:

@@ -14,6 +14,7 @@ from sidecars.fs.protocol.writing import Transfer, pack_attributes, pack_no_entr
 
 _DOTS: Final = frozenset({".", ".."})
 _NOTHING: Final = pack_no_entry(0)  # node 0: no reference is counted
+_DIRENT_SIZE: Final = 24  # of a record, without its name
 _UNKNOWN: Final = 2**32 - 1  # inode number of what is to be looked up
 
 
@@ -70,18 +71,18 @@ class Listings:
         prefix = path if path == "/" else f"{path}/"
         for index in range(wanted.offset, len(entries)):
             name, ino, kind = _parts(entries[index])
-            record = pack_dirent(ino, index + 1, kind, os.fsencode(name))
-            room -= ENTRY_SIZE + len(record)
+            raw, found = os.fsencode(name), _NOTHING
+            room -= ENTRY_SIZE + _DIRENT_SIZE + (len(raw) + 7 & -8)
             if room < 0:
                 break
-            found = _NOTHING
             if name not in _DOTS:
                 with suppress(OSError):  # it is listed all the same, and will be looked up
                     attrs = self._operations.getattr(prefix + name)
+                    ino, kind = attrs.get("st_ino", ino), attrs["st_mode"] >> 12
                     node = self._nodes.found(directory, name, attrs)
                     found = pack_entry(node.id, pack_attributes(attrs), valid=self._seconds)
             records.append(found)
-            records.append(record)
+            records.append(pack_dirent(ino, index + 1, kind, raw))
         return b"".join(records)
 
     def _entries(self, wanted: Transfer, path: str) -> list[Listed]:

@@ -6,6 +6,7 @@ walks its own tree of names and asks through ctypes. The only module of the side
 One file that is open under two names has two page caches here: libfuse makes a node of each path. So nothing is kept
 from one open to the next.
 """
+# ruff: noqa: ARG002 - libfuse chooses the arguments
 
 import ctypes
 import os
@@ -75,6 +76,16 @@ class _Front(mfusepy.FUSE):  # type: ignore[misc]
     def write(self, path: bytes | None, buf: Any, size: int, offset: int, fip: Any) -> int:
         data = _memory(buf, size)
         return self.operations.write(self._text(path), data, offset, fip.contents.fh)  # type: ignore[no-any-return]
+
+    def readdir_fuse_3(
+        self, path: bytes | None, buf: Any, filler: Any, offset: int, fip: Any, flags: int
+    ) -> int:
+        """Names alone: mfusepy would say that each has inode number 0, and the C library passes over those."""
+        for entry in self.operations.readdir(self._text(path), fip.contents.fh):
+            name = entry if isinstance(entry, str) else entry[0]
+            if filler(buf, os.fsencode(name), None, 0, 0):
+                break
+        return 0
 
     def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> int:
         self.operations.rename(self._text(old), self._text(new), flags)

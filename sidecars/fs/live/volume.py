@@ -10,7 +10,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -40,13 +40,8 @@ class Volume(VolumeTree):
         self._report: Final = report
 
     def check_key(self) -> None:
-        """Raise VerifyError when there are names in the top directory and not one of them opens."""
-        top = self._directories.top
-        if (
-            not self._ciphers.settings.plaintext_names
-            and next(top.names(), None) is None
-            and not top.is_empty()
-        ):
+        """Raise VerifyError when there are names in the top directory and none of the first hundred opens."""
+        if not self._ciphers.settings.plaintext_names and not self._directories.top.opens():
             raise VerifyError("volume: no name opens under this key")
 
     def open(self, path: str, flags: int) -> int:
@@ -139,7 +134,7 @@ class Volume(VolumeTree):
 
     def fsync(self, path: str, datasync: int, fh: int) -> int:
         self._files.content(fh).sync(data_only=bool(datasync))
-        if path:
+        with suppress(FileNotFoundError, NotADirectoryError):  # it was renamed, or removed, meanwhile
             self._directories.settle(path)
         return 0
 

@@ -32,9 +32,8 @@ _ATTR: Final = Struct("=QQQQQQIIIIIIIIII")
 _STATFS_OUT: Final = Struct("=QQQQQIIII24x")
 _BILLION: Final = 10**9
 _U64: Final = 2**64 - 1
-_KILLPRIV_V2: Final = InitFlag(
-    1 << 28
-)  # we clear setuid when a file is written; else a write asks for an xattr first
+# We take setuid away when a file is written; else the kernel asks for an attribute before each write.
+_KILLPRIV_V2: Final = InitFlag(1 << 28)
 
 # No WRITEBACK_CACHE: a write() that has returned is in the store, not in the memory of a kernel whose daemon may die,
 # and "no space" is the answer of the write that met it. No locks either: the kernel keeps them, for one machine. No
@@ -51,9 +50,7 @@ WANTED: Final = (
     | _KILLPRIV_V2
 )
 WANTED_ALONE: Final = WANTED | InitFlag.EXPLICIT_INVAL_DATA  # nobody else changes the store
-WANTED_SHARED: Final = (
-    WANTED | InitFlag.AUTO_INVAL_DATA
-)  # the page cache goes when a file's times have changed
+WANTED_SHARED: Final = WANTED | InitFlag.AUTO_INVAL_DATA  # pages go when a file's times have changed
 
 
 class Valid(IntFlag):
