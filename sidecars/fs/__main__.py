@@ -36,13 +36,13 @@ _PATIENCE: Final = 30.0  # seconds a request may take before the status says so
 class Alive(Protocol):
     @property
     def alive(self) -> bool: ...
+    @property
+    def longest_wait(self) -> float: ...
 
 
 class Served(Alive, Protocol):
     """What is mounted and answered."""
 
-    @property
-    def longest_wait(self) -> float: ...
     @property
     def sentence(self) -> str: ...
     def look(self) -> None: ...
@@ -149,7 +149,7 @@ class Live:
 
     @property
     def longest_wait(self) -> float:
-        return 0.0
+        return self.server.longest_wait
 
     @property
     def sentence(self) -> str:
