@@ -11,6 +11,7 @@ from strongroom.evidence.snp import SIZE as SNP_SIZE
 from strongroom.evidence.snp import VERSIONS as SNP_VERSIONS
 from strongroom.evidence.tdx import QE_VENDOR_ID, REPORT_SIZE
 from strongroom.evidence.tpm import PCR_COUNT, Hash, Scheme
+from strongroom.wire.canonical import check_depth
 
 MAX_BYTES: Final = 3 << 20  # kept evidence is the largest, with two bundles and their collateral
 _VCEK: Final = UUID("63da758d-e664-4564-adc5-f4b93be8accd").bytes_le
@@ -19,6 +20,7 @@ _ASK: Final = UUID("4ab7b379-bbac-4fe4-a02f-05aef327c782").bytes_le
 _ARK: Final = UUID("c0b406a4-a803-4952-9743-3fb6014cd0ae").bytes_le
 _TABLE_STARTS: Final = {_VCEK, _VLEK, _ASK, _ARK}
 _SPEC_ID: Final = b"Spec ID Event03\0"
+_MAX_DEPTH: Final = 64  # of JSON; what is nested deeper is no evidence
 
 
 class Kind(StrEnum):
@@ -150,8 +152,9 @@ def _parsed(data: bytes) -> object:
     if data[:1] not in (b"{", b"["):
         return None
     try:
+        check_depth(data, "evidence", _MAX_DEPTH)
         return json.loads(data)
-    except (ValueError, RecursionError):
+    except (ValueError, FormatError):
         return None
 
 

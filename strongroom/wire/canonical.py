@@ -52,7 +52,7 @@ def parse_json(
     if len(data) > max_bytes:
         raise FormatError(f"{subject}: {len(data)} bytes, want at most {max_bytes}")
     _check_count(data, subject, max_values)
-    _check_depth(data, subject, max_depth)
+    check_depth(data, subject, max_depth)
     try:
         text = data.decode()
         value: JSON = json.loads(
@@ -137,7 +137,8 @@ def _check_count(data: bytes, subject: str, max_values: int) -> None:
         raise FormatError(f"{subject}: more than {max_values} values")
 
 
-def _check_depth(data: bytes, subject: str, max_depth: int) -> None:
+def check_depth(data: bytes, subject: str, max_depth: int) -> None:
+    """FormatError for JSON that is nested deeper: no parser of the interpreter's own survives every depth."""
     depth = 0
     for bracket in _BRACKETS.finditer(_STRINGS.sub(b"", data)):
         depth += 1 if bracket[0] in b"[{" else -1

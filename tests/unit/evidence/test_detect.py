@@ -1,6 +1,7 @@
 """Mirrors strongroom/evidence/detect.py: what begins how, and that a guess is never more than a guess."""
 
 import json
+import sys
 
 import pytest
 
@@ -63,6 +64,16 @@ def test_every_kind_has_a_sample() -> None:
 def test_what_is_nothing_we_know(data: bytes) -> None:
     with pytest.raises(FormatError, match="no kind of evidence known"):
         detect(data)
+
+
+def test_depth_is_bounded_whatever_the_interpreter_would_bear() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)  # some library may have done so
+    try:
+        with pytest.raises(FormatError, match="no kind of evidence known"):
+            detect(b"[" * 1_000_000)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_too_much_is_not_looked_at() -> None:
