@@ -377,4 +377,4 @@ def test_refused_again_and_again_nothing_is_held(place: Path, tree: PushTree) ->
         with pytest.raises(VerifyError):
             arrival.take(memoryview(bytes(tree.content.size)))
         arrival.drop()
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(os.listdir("/proc/self/fd")) <= open_before  # other tests' may be collected meanwhile
