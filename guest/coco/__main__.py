@@ -22,6 +22,7 @@ from guest.coco.server import House, Who
 from guest.keysock import callers
 from strongroom.errors import MachineError, StrongroomError
 from strongroom.host.credentials import read_credential
+from strongroom.host.life import place
 from strongroom.host.notify import PING, notify, status, watchdog_interval
 
 NAME: Final = "api.sock"
@@ -44,7 +45,7 @@ def main() -> int:
         print(f"strongroom-coco: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  our own defect, told without its text: it may hold a secret
-        print(f"strongroom-coco: defect: {type(error).__name__}", file=sys.stderr)
+        print(f"strongroom-coco: defect: {place(error)}", file=sys.stderr)
         return StrongroomError.exit_code
     return 0
 

@@ -7,9 +7,7 @@ the agent hands its credentials over; who connects before then waits.
 import asyncio
 import signal
 import sys
-import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from socket import socket
 
 from guest.keysock.agent import SOCKET, Agent
@@ -19,6 +17,7 @@ from guest.keysock.server import House, listen
 from guest.machine.listeners import inherited, wanted
 from strongroom.errors import StrongroomError
 from strongroom.host.credentials import read_credential
+from strongroom.host.life import place
 from strongroom.host.notify import PING, notify, status, watchdog_interval
 
 
@@ -34,7 +33,7 @@ def main() -> int:
         print(f"strongroom-keysock: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  our own defect, told without its text: it may hold a key
-        print(f"strongroom-keysock: defect: {_place(error)}", file=sys.stderr)
+        print(f"strongroom-keysock: defect: {place(error)}", file=sys.stderr)
         return StrongroomError.exit_code
     return 0
 
@@ -66,12 +65,6 @@ async def live(plan: Plan, root: bytes, listeners: Mapping[str, socket], agent: 
     finally:
         for server in servers:
             server.close()
-
-
-def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "nowhere"
-    return f"{type(error).__name__} at {place}"
 
 
 if __name__ == "__main__":

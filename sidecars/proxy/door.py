@@ -7,13 +7,12 @@ closed      the engine is gone: listener and connections end at once, and the pr
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 from sidecars.proxy.admin import serve_admin
 from sidecars.proxy.canary import wait_for_engine
@@ -24,7 +23,8 @@ from sidecars.proxy.serving import converse
 from strongroom.errors import MachineError, StrongroomError
 from strongroom.host.door.identity import TLSIdentity, keep_fresh, make_tls_identity
 from strongroom.host.door.peer import Peer
-from strongroom.host.notify import notify, status, watchdog_interval
+from strongroom.host.life import beat, running
+from strongroom.host.notify import notify, status
 from strongroom.wire.canonical import JSON
 
 GONE: Final = 75  # exit code (EX_TEMPFAIL): start me again, the engine has to be found ready anew
@@ -33,7 +33,6 @@ MAX_EACH: Final = MAX_CONNECTIONS // 2  # from one origin, which may be a gatewa
 LAST_WORDS: Final = 1.0  # seconds for cut answers to reach their clients
 BACKLOG: Final = 256
 _log: Final = logging.getLogger("strongroom.proxy")
-_T = TypeVar("_T")
 
 
 class Door:
@@ -47,14 +46,14 @@ class Door:
     async def run(self) -> int:
         """GONE, once the engine is. Every other end is an exception, or a cancellation; the door is closed first."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_running(_beat()))
+            await stack.enter_async_context(running(beat()))
             service = await self._certify(stack)
             sentinel = await wait_for_engine(self._plan)
             stack.callback(sentinel.close)
             service.engine_sang(sentinel.process, max_model_len=sentinel.max_model_len)
             watches = [
-                await stack.enter_async_context(_running(sentinel.watch())),
-                await stack.enter_async_context(_running(_renew(service))),
+                await stack.enter_async_context(running(sentinel.watch())),
+                await stack.enter_async_context(running(_renew(service))),
             ]
             stack.push_async_callback(self._close)
             await self._open(service)
@@ -150,29 +149,9 @@ async def _renew(service: Service) -> NoReturn:
     )
 
 
-async def _beat() -> None:
-    """Tell the service manager that the loop turns, as often as it asked."""
-    interval = watchdog_interval()
-    while interval is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(interval)
-
-
 async def _first_failure(watches: list[asyncio.Task[NoReturn]]) -> StrongroomError:
     done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
     error = done.pop().exception()
     if isinstance(error, StrongroomError):
         return error
     raise MachineError("door: a watch ended by itself") from error
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, _T]) -> AsyncIterator[asyncio.Task[_T]]:
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # seen, by whoever waited for it

@@ -7,10 +7,10 @@ accepted   STATUS=accepted {...}: the agent reads it, stops the unit and mounts 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from sidecars.receive.config import ReceiveConfig
 from sidecars.receive.conversation import Conversation
@@ -19,7 +19,8 @@ from strongroom.errors import MachineError
 from strongroom.host.door.identity import TLSIdentity, keep_fresh, make_tls_identity
 from strongroom.host.door.peer import Peer
 from strongroom.host.door.turns import Turns
-from strongroom.host.notify import notify, status, watchdog_interval
+from strongroom.host.life import beat, running
+from strongroom.host.notify import notify, status
 from strongroom.host.sealed.plain import Entropy
 from strongroom.host.secret import Secret
 from strongroom.push.answers import ACCEPTED
@@ -45,7 +46,7 @@ class Receiver:
     async def run(self) -> NoReturn:
         """Until cancelled: also an accepted model is held on to until the agent has seen it."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_running(_beat()))
+            await stack.enter_async_context(running(beat()))
             socket, names = self._config.evidence_socket, self._config.names
             self._identity = await make_tls_identity(
                 evidence_socket=socket, names=names, now=datetime.now(UTC)
@@ -57,10 +58,10 @@ class Receiver:
                 replace=self._renewed,
                 failed=lambda error: _log.warning("the certificate could not be renewed: %s", error),
             )
-            renewing = await stack.enter_async_context(_running(renewal))
+            renewing = await stack.enter_async_context(running(renewal))
             stack.push_async_callback(self._intake.close)
             await stack.enter_async_context(self._listening())
-            telling = await stack.enter_async_context(_running(self._tell()))
+            telling = await stack.enter_async_context(running(self._tell()))
             await asyncio.wait([renewing, telling], return_when=asyncio.FIRST_COMPLETED)
             await (renewing if renewing.done() else telling)
         raise MachineError("receive: a watch ended by itself")
@@ -136,23 +137,3 @@ async def _first(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
-
-
-async def _beat() -> None:
-    """Tell the service manager that the loop turns, as often as it asked."""
-    interval = watchdog_interval()
-    while interval is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(interval)
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # seen, by whoever waited for it

@@ -45,6 +45,9 @@ class OpenFiles(Generic[F]):
         while self._files:
             self._close_oldest()
 
+    def __del__(self) -> None:
+        self.close()  # a reader that nobody has any more keeps no file
+
     def _fresh(self, key: int) -> F:
         while len(self._files) >= self._most:
             self._close_oldest()

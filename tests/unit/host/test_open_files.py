@@ -33,6 +33,14 @@ def test_the_one_used_longest_ago_is_closed() -> None:
     assert files.get(1) is not one
 
 
+def test_nothing_stays_open_when_nobody_reads_any_more() -> None:
+    opened: list[int] = []
+    files = OpenFiles(lambda key: File(opened, key), most=2)
+    files.get(1)
+    del files
+    assert opened == []
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
 def test_others_may_have_taken_the_rest(number: int) -> None:
     opened: list[int] = []

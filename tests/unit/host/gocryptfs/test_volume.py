@@ -247,7 +247,8 @@ def test_names_of_one_file(written: Written) -> None:
 def test_objects_are_opened_when_they_are_read(written: Written) -> None:
     for side in (None, pin(written)):
         with opened(written, side) as volume:
-            before, reader = set(os.listdir("/proc/self/fd")), volume.reader()
+            reader = volume.reader()
+            before = set(os.listdir("/proc/self/fd"))
             reader._open_files._most = 2
             files = {item.path.decode(): item.key for item in volume.items if item.key is not None}
             assert files.keys() == SMALL.keys()
