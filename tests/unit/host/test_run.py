@@ -133,11 +133,11 @@ def test_wait_gives_up() -> None:
 
 
 def test_signal_reaches_the_child() -> None:
-    script = "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done"
+    script = "trap 'echo usr1' USR1; echo up; while :; do sleep 0.05; done"
     with spawn(["sh", "-c", script], stdout=PIPE) as child:
         assert child.line(10) == b"up"
-        child.signal(signal.SIGHUP)
-        assert child.line(10) == b"hup"
+        child.signal(signal.SIGUSR1)
+        assert child.line(10) == b"usr1"
 
 
 def test_line_reports_an_early_end_and_silence() -> None:
