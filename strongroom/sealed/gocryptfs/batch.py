@@ -17,6 +17,7 @@ from strongroom.sealed.gocryptfs.content import AAD, BLOCK, TAG_SIZE, ContentCip
 
 BLOCKS: Final = 256
 SIZE: Final = BLOCKS * BLOCK  # bytes of plaintext
+_FEW: Final = 4  # blocks that are opened sooner one by one than 256 places are marked for them
 
 
 class Batch:
@@ -69,21 +70,27 @@ class Batch:
         `first` is the number in its file of the block at place 0, a multiple of BLOCKS. Raises VerifyError naming the
         first block that does not verify; the outputs then hold garbage. A block of zeros is a hole.
         """
+        if stop - start > _FEW and self._open_at_once(file_id, first, start, stop, outs):
+            return
+        for at, out in zip(range(start, stop), outs, strict=False):
+            self._cipher.open_block(file_id, first + at, self.room(at, at + 1), out)
+
+    def _open_at_once(
+        self, file_id: bytes, first: int, start: int, stop: int, outs: Sequence[memoryview]
+    ) -> bool:
+        """False when one by one they have to tell which does not verify, and which is a hole."""
         self._mark(first, file_id)
         nonces = self._nonces[start:stop]
-        if not self._cipher.has_zeros(nonces):
-            try:
-                deque(
-                    map(self._cipher.decrypt, nonces, self._bodies[start:stop], self._aads[start:stop], outs),
-                    maxlen=0,
-                )
-                return
-            except InvalidTag:
-                pass
-        for at, out in zip(
-            range(start, stop), outs, strict=False
-        ):  # one by one, to know which, or which is a hole
-            self._cipher.open_block(file_id, first + at, self.room(at, at + 1), out)
+        if self._cipher.has_zeros(nonces):
+            return False
+        try:
+            deque(
+                map(self._cipher.decrypt, nonces, self._bodies[start:stop], self._aads[start:stop], outs),
+                maxlen=0,
+            )
+        except InvalidTag:
+            return False
+        return True
 
     def _mark(self, first: int, file_id: bytes) -> None:
         """Write what is authenticated beside each block; only the low byte of its number differs within a MiB."""
