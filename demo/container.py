@@ -48,8 +48,8 @@ class Container:
         while self._pid is None:
             children = Path(f"/proc/{self.child.pid}/task/{self.child.pid}/children")
             with suppress(OSError):
-                if found := children.read_text().split():
-                    self._pid = int(found[0])
+                if found := next(filter(_is_init, map(int, children.read_text().split())), None):
+                    self._pid = found
                     break
             if time.monotonic() > deadline or not self.alive:
                 raise MachineError("guest: systemd-nspawn started no PID 1")
@@ -78,6 +78,12 @@ class Container:
             self.run("systemctl", "poweroff", check=False)
         if self.child.wait(_STOP_TIMEOUT) is None:
             raise MachineError(f"guest: still up {_STOP_TIMEOUT:g} s after poweroff")
+
+
+def _is_init(pid: int) -> bool:
+    """Whether it is the first process of its namespace: nspawn's first child may be a helper, for a moment."""
+    fields = dict(line.partition(":")[::2] for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return fields.get("NSpid", "").split()[-1:] == ["1"]
 
 
 @contextmanager

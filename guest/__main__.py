@@ -14,6 +14,7 @@ from guest import evidence
 from guest.applications import Applications
 from guest.attester import Attester
 from guest.boot import boot
+from guest.broker import KeyBroker
 from guest.collateral import ISSUERS, KeptCollateral
 from guest.gpus import GPUs
 from guest.grants import Grants
@@ -29,6 +30,7 @@ from guest.record import Record, sentence
 from guest.resources import Resources
 from guest.stages.serve import TARGET, UNITS
 from guest.system import System
+from guest.volumes import UNITS as VOLUMES
 from guest.watch import keep_watch
 from strongroom.errors import MachineError, StrongroomError
 from strongroom.host.notify import notify
@@ -76,7 +78,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             kept=KeptCollateral(args.collateral),
         )
         applications = Applications(attester)
-        resources = await teardown.enter_async_context(Resources(attester))
+        resources = Resources(attester)
         credentials, requests, asking, resourcing = (
             wanted(listeners, name) for name in ("credentials", "evidence", "applications", "resources")
         )
@@ -88,6 +90,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
                 resources.serve(resourcing),
             )
         )
+        broker = await teardown.enter_async_context(KeyBroker(attester))
         teardown.push_async_exit(_stop_parts)
         system = System(
             seed=args.seed,
@@ -97,13 +100,14 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             grants=grants,
             record=record,
             applications=applications,
+            broker=broker,
             tpm=args.tpm,
             resources=resources,
         )
-        await boot(system)
+        serving = await boot(system)
         record.end("serving")
         notify("READY=1")
-        await keep_watch(system)
+        await keep_watch(system, serving.volumes)
 
 
 async def _vtpm(args: argparse.Namespace) -> VTPM | None:
@@ -128,6 +132,10 @@ async def _stop_parts(
         if error is not None and not isinstance(error, asyncio.CancelledError):
             await units.kill(*UNITS)
         await units.stop(TARGET, *reversed(UNITS))
+    # Never killed: what was being written is finished from memory that ends with this machine. systemd stops the
+    # programs that are bound to them before.
+    with suppress(MachineError):
+        await units.stop(VOLUMES)
 
 
 @asynccontextmanager

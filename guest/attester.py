@@ -9,10 +9,13 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
+from guest.cc_log import cc_log
 from guest.collateral import KeptCollateral
 from guest.machine.azure import Paravisor
+from guest.machine.firmware_log import CCEL
 from guest.machine.rtmr import RTMR
 from guest.machine.tsm import Silicon, TSMReport
 from guest.machine.vtpm import ALL, VTPM
@@ -43,6 +46,7 @@ _TEES: Final[Mapping[tuple[bool, bool], KBSTee]] = {  # whether Intel's, whether
     (False, True): "az-snp-vtpm",
     (True, True): "az-tdx-vtpm",
 }
+_QUOTED: Final = 32  # bytes in the quote of every bundle
 _CHOSEN: Final = frozenset({"sha256"})  # digests no longer than what a program chooses
 Devices = Callable[[bytes], Awaitable[tuple[GPUEvidence, ...]]]  # evidence of every GPU over a nonce
 
@@ -70,12 +74,14 @@ class Attester:
         rtmr: RTMR | None = None,
         devices: Devices = no_devices,
         kept: KeptCollateral | None = None,
+        ccel: Path = CCEL,
     ) -> None:
         self._tsm, self._vtpm, self._paravisor, self._rtmr = tsm, vtpm, paravisor, rtmr
-        self._devices, self._kept = devices, kept
+        self._devices, self._kept, self._ccel = devices, kept, ccel
         self._tee: Literal["snp", "tdx"] | None = None  # known once asked
         self._log = EventLog(())
         self._turn = asyncio.Lock()
+        self._slot = asyncio.Lock()  # of what the paravisor makes its report around; taken before a turn
 
     @property
     def log(self) -> EventLog:
@@ -141,10 +147,10 @@ class Attester:
                 f"broker evidence: hash is {asked.hash}, whose digests a program could ask for too"
             )
         gpus = await self._devices(asked.device_nonce) if asked.takes_devices else ()
-        async with self._turn:
+        async with self._slot, self._turn:
             events = self._log if asked.takes_events else None
             digest = asked.digest(gpus, events)
-            primary = await asyncio.to_thread(self._primary, digest, asked.hash)
+            primary = await asyncio.to_thread(self._primary, digest, asked.hash, self._log)
         return CompositeEvidence(primary=primary, gpus=gpus, events=events)
 
     async def over(self, data: bytes, *, raw: bool = False) -> tuple[TSMReport, EventLog]:
@@ -166,6 +172,27 @@ class Attester:
             table = await asyncio.to_thread(self._kept.table, made.outblob, made.auxblob)
             made = replace(made, auxblob=table)
         return made, log
+
+    async def for_program(self, data: bytes, *, raw: bool = False) -> KBSEvidence:
+        """Evidence over at most 64 bytes that a program chose, in the shape that a key broker reads.
+
+        Zeros fill them up, but on Azure, where a quote says exactly them. Bytes of a shape of ours are refused, unless
+        `raw`, and on Azure any 32 bytes: as many as our own quotes say.
+        """
+        padded = data.ljust(SIZE, b"\0")
+        if self._paravisor is None:
+            made, log = await self.over(padded, raw=raw)
+            return await asyncio.to_thread(self._stated, made, log)
+        if len(padded) != SIZE or ((len(data) == _QUOTED or is_reserved(padded)) and not raw):
+            raise PolicyError(
+                f"report data: of a shape that is ours, as {_QUOTED} bytes are on azure, "
+                "want a zero byte behind them, or raw_evidence in a rule"
+            )
+        if not data:
+            raise PolicyError("report data: 0 bytes, want at least one on azure: a quote says something")
+        # Without a turn: it takes the paravisor seconds, and the door may ask for evidence meanwhile.
+        async with self._slot:
+            return await asyncio.to_thread(self._by_paravisor, self._paravisor, data)
 
     async def seen(self) -> tuple[TSMReport, EventLog]:
         """What this machine is, for whoever looks at it here: a report over zeros, or the paravisor's; and the log."""
@@ -200,7 +227,7 @@ class Attester:
             raise MachineError("attester: this machine has no confidential hardware, want some")
         return self._tsm
 
-    def _primary(self, digest: bytes, hash: str) -> KBSEvidence:
+    def _primary(self, digest: bytes, hash: str, log: EventLog) -> KBSEvidence:
         """This machine's evidence over a digest, in the shape that a key broker reads."""
         data = kbs_report_data(digest, hash)
         if data.startswith(MAGIC):
@@ -210,10 +237,15 @@ class Attester:
         if self._tsm is None:
             return self._by_tpm(digest)
         made = _bare(self._tsm.report(data))
-        table = made.auxblob
         if self._kept is not None and made.tee == "snp":
-            table = self._kept.table(made.outblob, table)
-        return KBSEvidence(tee="tdx" if made.tee == "tdx" else "snp", report=made.outblob, certificates=table)
+            made = replace(made, auxblob=self._kept.table(made.outblob, made.auxblob))
+        return self._stated(made, log)
+
+    def _stated(self, made: TSMReport, log: EventLog) -> KBSEvidence:
+        """The hardware's report and what belongs to it: its certificates, or the log that a quote's registers hold."""
+        if made.tee == "tdx":
+            return KBSEvidence(tee="tdx", report=made.outblob, log=cc_log(made.outblob, log, self._ccel))
+        return KBSEvidence(tee="snp", report=made.outblob, certificates=made.auxblob)
 
     def _by_paravisor(self, paravisor: Paravisor, digest: bytes) -> KBSEvidence:
         """A report that the paravisor makes anew around the digest, and a quote over it by the key it vouches for."""

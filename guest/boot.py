@@ -14,6 +14,7 @@ from guest.stages.receive import receive
 from guest.stages.serve import Serving, serve
 from guest.stages.sockets import open_sockets
 from guest.stages.tunnel import tunnel
+from guest.stages.volumes import mount_volumes
 from guest.system import System
 
 
@@ -24,7 +25,8 @@ async def boot(system: System) -> Serving:
     workload = await stage("measure", measure(system, config))
     keys = await stage("keys", obtain_keys(system, workload))
     sockets = await stage("sockets", open_sockets(system, keys))
-    model = await stage("receive", receive(system, sockets))
+    state = await stage("volumes", mount_volumes(system, sockets))
+    model = await stage("receive", receive(system, state))
     volumes = await stage("mount", mount(system, model))
     await open_coco(system, volumes)
     identity = await stage("certify", certify(system, volumes))

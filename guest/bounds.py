@@ -117,6 +117,12 @@ PROVIDERS_MAX: Final = 16
 PUSH_SIZE: Final = Whole(1, 16384, "GiB")
 PUSH_WAIT: Final = Whole(60, 7 * 86400, "seconds")
 NAMES_MAX: Final = 16
+# A part of a unit's name and of a path: a dot would be a way out of either, and an underscore reads as a blank.
+VOLUME_NAME: Final = Text(
+    re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"),
+    "1..32 lowercase letters, digits or dashes, no dash at either end",
+)
+VOLUMES_MAX: Final = 16
 
 CONTEXT_LENGTH: Final = Whole(64, 1 << 20, "tokens")
 SEQUENCES: Final = Whole(1, 1024)

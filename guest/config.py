@@ -10,6 +10,7 @@ The only accepted form is a `#cloud-config` document with one top-level key, `st
       engine: {max_model_len: 4096, max_num_seqs: 16, kv_cache_gib: 4, dtype: auto, start_deadline_s: 600}
       door: {port: 8443, names: [llm.example], tenants: [{name: a, token_sha256: "<hex>"}], cache: tenant}
       keys: {root: broker, resource: "kbs:///default/keys/root", epoch: 1, rules: [{unit: api.service, paths: [db/]}]}
+      volumes: [{name: state, source: /srv/state.enc, key: "kbs:///default/volumes/state"}]
       coco: {port: 8006, rules: [{uid: 1000, resources: [default/app/]}], signers: [{kid: a, x: "..", y: ".."}]}
       gpus: 0
 
@@ -30,6 +31,7 @@ from guest.initdata import broker_address
 from guest.keysock.rights import DEFAULT, Method, Rights, Rule
 from guest.section import Section, by_caller, distinct, list_of, mapping
 from guest.userdata import MAX_BYTES, Userdata
+from guest.volumes import StateVolume, check_apart, parse_volumes
 from strongroom.errors import ConfigError
 from strongroom.evidence.initdata import InitData
 from strongroom.host.yamltext import parse_yaml
@@ -124,6 +126,15 @@ class Config:
     keys: LocalKeys | None  # None: the key socket has none to give
     gpus: int
     coco: Coco | None = None  # None: there is no such socket
+    volumes: tuple[StateVolume, ...] = ()  # encrypted, for programs to write to
+
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        """The resources that are for this machine itself, and for no program of it."""
+        root = self.keys.resource if self.keys is not None else None
+        return tuple(
+            uri for uri in (self.model.key, root, *(volume.key for volume in self.volumes)) if uri is not None
+        )
 
 
 def parse(userdata: Userdata, init_data: InitData | None = None) -> Config:
@@ -134,19 +145,22 @@ def parse(userdata: Userdata, init_data: InitData | None = None) -> Config:
     top.end()
     root.value("version", bounds.VERSION.check)
     model = _model(root.section("model"))
+    volumes = _volumes(root, model)
     config = Config(
         userdata_sha256=userdata.sha256,
         userdata=text,
         init_data=init_data,
-        broker=_broker_for(model, root, init_data),
+        broker=_broker_for(model, volumes, root, init_data),
         model=model,
         engine=_engine(root.section("engine", required=False)),
         door=_door(root.section("door")),
         keys=_keys(root.section("keys")) if root.has("keys") else None,
         coco=parse_coco(root.section("coco")) if root.has("coco") else None,
         gpus=root.value("gpus", bounds.GPUS.check),
+        volumes=volumes,
     )
     root.end()
+    _check_own_keys(config)
     if model.push is not None and not config.door.names:
         raise ConfigError(f"{PRODUCT_KEY}.door.names: empty, want at least one: a provider connects to it")
     return config
@@ -171,8 +185,10 @@ def _text(raw: bytes) -> str:
     raise ConfigError(f"userdata: first line is {bounds.shown(first)}, want {FIRST_LINE}")
 
 
-def _broker_for(model: Model, root: Section, init_data: InitData | None) -> Broker | None:
-    asked = model.key is not None or root.has("coco") or _root_is_the_brokers(root)
+def _broker_for(
+    model: Model, volumes: tuple[StateVolume, ...], root: Section, init_data: InitData | None
+) -> Broker | None:
+    asked = model.key is not None or volumes or root.has("coco") or _root_is_the_brokers(root)
     if asked:
         return _broker(root.section("broker", required=init_data is None), init_data)
     if root.has("broker"):
@@ -244,6 +260,20 @@ def _pushed(raw: Section) -> Model:
     distinct(push.provider_keys, at)
     resource = None if key == bounds.EPHEMERAL else key
     return Model(name=name, source=bounds.PUSHED, key=resource, push=push)
+
+
+def _volumes(root: Section, model: Model) -> tuple[StateVolume, ...]:
+    nothing: list[object] = []
+    at = root.path("volumes")
+    volumes = parse_volumes(root.value("volumes", list_of(bounds.VOLUMES_MAX), default=nothing), at)
+    for n, volume in enumerate(volumes):
+        check_apart([(f"{root.path('model')}.source", model.source), (f"{at}[{n}].source", volume.source)])
+    return volumes
+
+
+def _check_own_keys(config: Config) -> None:
+    """One key, one purpose."""
+    distinct(config.own_keys, f"{PRODUCT_KEY}: key")
 
 
 def _engine(raw: Section) -> Engine:

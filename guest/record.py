@@ -3,7 +3,8 @@
 `/run/strongroom/boot.json` holds no secret and no userdata, only digests, names and milliseconds:
 
     {"version": 1, "state": "booting|serving|failed|stopped", "measurement": hex, "words": str, "userdata_sha256": hex,
-     "model": {...}, "stages": [{"name", "outcome": "ok|failed", "ms", "error"?}], "agent_ms": int, "engine_ms": int}
+     "model": {...}, "volumes": [...],
+     "stages": [{"name", "outcome": "ok|failed", "ms", "error"?}], "agent_ms": int, "engine_ms": int}
 """
 
 import json
@@ -107,6 +108,9 @@ def card(content: dict[str, Any]) -> str:
             lines.append(f"  {label:<11} {value if len(value) <= 64 else value[:32] + '…' + value[-8:]}")
     if model := content.get("model"):
         lines.append(f"  {'model':<11} {model['name']}, epoch {model['epoch']}, root {model['root'][:16]}…")
+    if volumes := content.get("volumes"):
+        names = (f"{one['name']}{' (read only)' if one['read_only'] else ''}" for one in volumes)
+        lines.append(f"  {'volumes':<11} {', '.join(names)}")
     if engine := content.get("engine"):
         lines.append(f"  {'engine':<11} {engine['name']} {engine['version']}")
     if door := content.get("door"):

@@ -9,15 +9,13 @@
 
 One framed request a connection; bytes are base64url. An answer may also be {"error": sentence, "kind": Trouble}. What
 that process lets through is not believed here: a resource has to be in some rule of userdata, and never is it a key of
-this machine itself. The broker session is made at the first question that needs it, and kept.
+this machine itself. The session with the broker is the one that this machine has.
 """
 
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -29,7 +27,6 @@ from guest.coco.rules import Right, Rules
 from guest.coco.trouble import TIMEOUT, Trouble
 from guest.connections import serve_each
 from guest.keysock.plan import SHORT
-from guest.machine.firmware_log import CCEL
 from guest.peers import unit_of
 from guest.record import sentence
 from strongroom.broker.errors import Kind
@@ -42,13 +39,12 @@ from strongroom.errors import (
     TransportError,
     VerifyError,
 )
-from strongroom.evidence import aael, tcglog
+from strongroom.evidence import aael
 from strongroom.evidence.aael import AAELEntry
 from strongroom.evidence.binding import SIZE
-from strongroom.evidence.eventlog import Event, EventLog
-from strongroom.evidence.kbs import DEVICE_NONCE, KBSEvidence
+from strongroom.evidence.eventlog import Event
+from strongroom.evidence.kbs import DEVICE_NONCE
 from strongroom.evidence.kbs_json import pack_additional, to_json
-from strongroom.evidence.tdx import TDXQuote
 from strongroom.host.release import BrokerSession
 from strongroom.keys.jwk import PrivateKey
 from strongroom.wire.canonical import JSON, b64u, pack_json, parse_json, unb64u
@@ -57,10 +53,11 @@ from strongroom.wire.framing import FrameReader, frame
 EVENT: Final = "aael"  # of our own log: canonical JSON {"caller", "content", "domain", "operation"}
 MAX_EVENTS: Final = 64  # of programs: the log has room for 256
 MAX_CONTENT: Final = 4096  # bytes of what a program says in one
+DEADLINE: Final = 20.0  # seconds for the broker: programs wait for 30
 _MAX_REQUEST: Final = 64 << 10  # bytes
 
 Session = Callable[[], Awaitable[BrokerSession]]
-"""The broker session, not yet entered."""
+"""The session with the broker, ready to be asked."""
 
 
 class NotAllowedError(PolicyError):
@@ -68,25 +65,14 @@ class NotAllowedError(PolicyError):
 
 
 class Resources:
-    """Answers the local REST, and nobody else. A context manager: leaving it ends the session with the broker."""
+    """Answers the local REST, and nobody else."""
 
-    def __init__(
-        self, attester: Attester, *, ccel: Path = CCEL, who: Callable[[socket.socket], str] = unit_of
-    ) -> None:
-        self._attester, self._ccel, self._who = attester, ccel, who
+    def __init__(self, attester: Attester, *, who: Callable[[socket.socket], str] = unit_of) -> None:
+        self._attester, self._who = attester, who
         self._rules, self._own = Rules(), frozenset[ResourceURI]()
         self._connect: Session | None = None
-        self._session: BrokerSession | None = None
         self._log: AAELLog | None = None
-        self._opening, self._logging = asyncio.Lock(), asyncio.Lock()
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._stack.aclose()
+        self._logging = asyncio.Lock()
 
     async def open(
         self,
@@ -148,13 +134,13 @@ class Resources:
         if not self._rules.covers(f"{uri.repository}/{uri.type}/{uri.tag}"):
             raise NotAllowedError(f"{uri}: no rule of userdata lists it")
         session = await self._connected()
-        with await session.get(uri) as secret:
+        with await session.get(uri, deadline_s=DEADLINE) as secret:
             return {"content": b64u(secret.reveal())}
 
     async def _token(self) -> dict[str, JSON]:
         self._require(Right.TOKEN)
         session = await self._connected()
-        admission = await session.admission()
+        admission = await session.admission(deadline_s=DEADLINE)
         return {"token": admission.token, "key": _pem(admission.key)}
 
     async def _evidence(self, data: bytes, raw: bool) -> dict[str, JSON]:
@@ -162,15 +148,7 @@ class Resources:
         most = SIZE if raw else SHORT
         if (size := len(data.rstrip(b"\0"))) > most:
             raise NotAllowedError(f"runtime data: {size} bytes, want at most {most}")
-        made, log = await self._attester.over(data[:SIZE].ljust(SIZE, b"\0"), raw=raw)
-        if made.tee == "tdx":
-            records = await asyncio.to_thread(self._cc_log, made.outblob, log)
-            evidence = KBSEvidence(tee="tdx", report=made.outblob, log=records)
-        elif made.tee == "snp":
-            evidence = KBSEvidence(tee="snp", report=made.outblob, certificates=made.auxblob)
-        else:
-            raise MachineError(f"evidence: of {made.tee}, and there is none over a program's bytes")
-        return {"evidence": to_json(evidence)}
+        return {"evidence": to_json(await self._attester.for_program(data[:SIZE], raw=raw))}
 
     async def _devices(self, nonce: bytes) -> dict[str, JSON]:
         self._require(Right.EVIDENCE)
@@ -207,27 +185,14 @@ class Resources:
             for event in self._attester.log.events:
                 await asyncio.to_thread(log.append, _entry(event))
 
-    def _cc_log(self, quote: bytes, log: EventLog) -> bytes:
-        """The firmware's log, and ours behind it where the quoted register bears it out; empty where there is none."""
-        try:
-            with self._ccel.open("rb") as file:
-                firmware = file.read(tcglog.MAX_BYTES + 1)
-            follows = TDXQuote.parse(quote).body.rtmrs[aael.GUEST_REGISTER - 1] == log.head
-            return aael.whole_log(firmware, aael.records_of(log) if follows else b"")
-        except (OSError, FormatError):
-            return b""
-
     def _require(self, right: Right) -> None:
         if not self._rules.allows(right):
             raise NotAllowedError(f"{right}: no rule of userdata allows it")
 
     async def _connected(self) -> BrokerSession:
-        async with self._opening:
-            if self._session is None:
-                if self._connect is None:
-                    raise MachineError("resources: the boot has not come that far")
-                self._session = await self._stack.enter_async_context(await self._connect())
-            return self._session
+        if self._connect is None:
+            raise MachineError("resources: the boot has not come that far")
+        return await self._connect()
 
 
 def trouble(error: StrongroomError) -> Trouble:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.record import Record
@@ -20,5 +21,6 @@ class System:
     grants: Grants
     record: Record
     applications: Applications
+    broker: KeyBroker
     tpm: Path | None = None
     resources: Resources | None = None  # None: nothing of Confidential Containers is spoken here

@@ -54,6 +54,7 @@ FACADES: Final = {  # each of these libraries enters through one module; the dem
         "strongroom.cli.broker_server",
     },
     "cbor2": {"strongroom.wire.cbor"},
+    "coincurve": {"strongroom.keys.recoverable"},
     "lxml": {"strongroom.evidence.rim"},
     "mfusepy": {"demo.silicon.tree", "sidecars.fs.live.portable"},
     "pynvml": {"guest.machine.gpu"},

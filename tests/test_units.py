@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from guest import bounds
+from guest.volumes import MOUNTS
+from guest.volumes import UNITS as VOLUMES
 from strongroom.host.run import run
 from tests import ROOT, need
 
@@ -15,6 +17,7 @@ SERVICES = [path for path in UNITS if path.suffix == ".service"]
 DAEMONS = {
     "strongroom-agent",
     "strongroom-fs",
+    "strongroom-live@",
     "strongroom-engine",
     "strongroom-proxy",
     "strongroom-receive",
@@ -68,7 +71,7 @@ def test_exposure_stays_below_the_units_own_threshold(laid_out: Path, path: Path
 def test_every_part_is_bound_to_the_agent() -> None:
     for name in ("strongroom-fs.service", "strongroom-engine.service", "strongroom-proxy.service",
                  "strongroom-receive.service", "strongroom-netns.service", "strongroom-keysock.service",
-                 "strongroom-coco.service", "strongroom-serving.target"):  # fmt: skip
+                 "strongroom-coco.service", "strongroom-live@.service", "strongroom-serving.target"):  # fmt: skip
         assert re.search(r"^BindsTo=.*strongroom-agent\.service", text(name), re.MULTILINE), name
 
 
@@ -82,7 +85,7 @@ def test_a_dead_agent_or_a_part_beyond_repair_ends_the_machine() -> None:
 
 @pytest.mark.guarantee("G11")
 def test_keys_come_by_credential_and_nothing_dumps_core() -> None:
-    for name in ("strongroom-fs.service", "strongroom-receive.service"):
+    for name in ("strongroom-fs.service", "strongroom-live@.service", "strongroom-receive.service"):
         assert "LoadCredential=model-key:/run/strongroom/credentials.sock" in text(name)
     for path in SERVICES:
         content = path.read_text()
@@ -121,3 +124,17 @@ def test_what_is_pushed_goes_to_one_place_and_the_door_for_it_is_not_kept_up() -
     assert "strongroom-receive" not in text("strongroom-serving.target")
     folder = f"d {Path(bounds.PUSHED).parent} "
     assert any(line.startswith(folder) for line in text("strongroom.tmpfiles").splitlines())
+
+
+def test_state_volumes_have_a_place_that_only_root_can_change() -> None:
+    assert f"d {MOUNTS} 0755 root root -" in text("strongroom.tmpfiles").splitlines()
+    assert VOLUMES == "strongroom-live@*.service"
+
+
+def test_what_a_live_volume_was_writing_outlives_its_daemon() -> None:
+    live = text("strongroom-live@.service")
+    assert "RuntimeDirectory=strongroom-fs\n" in live
+    assert "RuntimeDirectoryPreserve=yes\n" in live
+    rights = re.findall(r"^CapabilityBoundingSet=(.*)$", live, re.MULTILINE)
+    assert rights == ["CAP_SYS_ADMIN CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID CAP_MKNOD"]
+    assert re.findall(r"^DeviceAllow=(.*)$", live, re.MULTILINE) == ["/dev/fuse rw", "char-* m", "block-* m"]

@@ -25,7 +25,7 @@ MAX_LIFETIME: Final = timedelta(days=397)
 MAX_NAMES: Final = 64
 _BACKDATED: Final = timedelta(minutes=5)  # for peers whose clocks are behind
 _AUTHORITY: Final = timedelta(days=3650)
-_KEPT: Final = 256  # signing keys: a third of a millisecond to load one
+_KEPT: Final = 256  # signing keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,23 @@ from guest.coco.userdata import Coco
 from guest.config import Config
 from guest.machine import units
 from guest.resources import Resources
-from guest.stages.keys import broker_session
 from guest.stages.mount import Volumes
 from guest.system import System
 from strongroom.broker.resource import ResourceURI
 from strongroom.errors import ConfigError
 
 TIMEOUT: Final = 30.0  # seconds
-DEADLINE: Final = 20  # seconds for the broker: programs wait for 30
 
 
 async def open_coco(system: System, volumes: Volumes) -> None:
-    """Raises StrongroomError when the REST does not come up, or its event log cannot be kept."""
+    """Raises StrongroomError when the REST does not come up, or its event log cannot be kept.
+
+    Without it, this boot had its last question for the broker: later stages ask none.
+    """
     config = volumes.workload.config
-    if config.coco is not None:
+    if config.coco is None:
+        await system.broker.rest()
+    else:
         await system.record.stage("coco", _open(system, system.resources, config, config.coco))
 
 
@@ -30,11 +33,10 @@ async def _open(system: System, resources: Resources | None, config: Config, coc
     if resources is None:
         raise ConfigError("strongroom.coco: this machine has no socket for it")
     plan = coco.plan
-    named = (config.model.key, config.keys.resource if config.keys is not None else None)
     await resources.open(
         plan,
-        lambda: broker_session(system, config, deadline_s=DEADLINE),
-        own=frozenset(ResourceURI.parse(uri) for uri in named if uri is not None),
+        lambda: system.broker.session(config.broker),
+        own=frozenset(map(ResourceURI.parse, config.own_keys)),
         log=await asyncio.to_thread(_log, system) if coco.eventlog else None,
     )
     system.grants.grant(UNIT, PLAN, plan.pack())

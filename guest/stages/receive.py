@@ -1,4 +1,4 @@
-"""Sockets -> ModelHere: wait until a provider has pushed the model. One that lies at its source is there already.
+"""StateVolumes -> ModelHere: wait until a provider has pushed the model. One that lies at its source is there already.
 
 The receiving door is a unit of its own. It seals what comes under our key and tells, through the service manager, what
 it accepted; then it is stopped, and what it sealed is mounted like any other model.
@@ -14,7 +14,7 @@ from guest.evidence import RECEIVER_UNIT, SOCKET
 from guest.machine import units
 from guest.stages.keys import Keys, Release
 from guest.stages.measure import Workload
-from guest.stages.sockets import Sockets
+from guest.stages.volumes import StateVolumes
 from guest.system import System
 from strongroom.errors import ConfigError, MachineError, ProtocolError
 from strongroom.host.notify import notify
@@ -36,9 +36,9 @@ class ModelHere:
     release: Release
 
 
-async def receive(system: System, sockets: Sockets) -> ModelHere:
+async def receive(system: System, state: StateVolumes) -> ModelHere:
     """Raises MachineError when nothing was accepted in time, and what ended the unit when it ends."""
-    keys = sockets.keys
+    keys = state.sockets.keys
     push = keys.workload.config.model.push
     if push is None:
         if keys.release is None:

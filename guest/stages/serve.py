@@ -12,6 +12,7 @@ from guest.machine.netns import check_sealed
 from guest.stages.gpu import GpuReady
 from guest.stages.mount import UNIT as FS_UNIT
 from guest.system import System
+from guest.volumes import StateVolume
 from strongroom.errors import MachineError, VerifyError
 from strongroom.host.notify import notify
 
@@ -28,6 +29,11 @@ _EXTEND: Final = 30  # seconds by which each step of a living start extends syst
 @dataclass(frozen=True, slots=True)
 class Serving:
     ready: GpuReady
+
+    @property
+    def volumes(self) -> tuple[StateVolume, ...]:
+        """What programs write to, besides the parts that serve."""
+        return self.ready.tunnel.identity.volumes.workload.config.volumes
 
 
 async def serve(system: System, ready: GpuReady) -> Serving:

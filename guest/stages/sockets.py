@@ -20,7 +20,7 @@ from guest.machine import units
 from guest.machine.firmware_log import firmware_log
 from guest.machine.tpm import opened
 from guest.machine.tpm_seal import kept_secret
-from guest.stages.keys import Keys, broker_session
+from guest.stages.keys import Keys
 from guest.system import System
 from strongroom.broker.resource import ResourceURI
 from strongroom.errors import ConfigError, FormatError, MachineError
@@ -76,12 +76,10 @@ async def _rooted(system: System, config: Config, keys: LocalKeys) -> tuple[Orig
 
 
 async def _from_broker(system: System, config: Config, resource: str, epoch: int) -> tuple[Origin, bytes]:
-    async with await broker_session(system, config) as session:
-        with await session.get(ResourceURI.parse(resource)) as secret:
-            origin = Origin(
-                kind="broker", resource=resource, provider=session.broker_spki_sha256, epoch=epoch
-            )
-            return origin, secret.reveal()
+    session = await system.broker.session(config.broker)
+    with await session.get(ResourceURI.parse(resource)) as secret:
+        origin = Origin(kind="broker", resource=resource, provider=session.broker_spki_sha256, epoch=epoch)
+        return origin, secret.reveal()
 
 
 def _from_vtpm(system: System, rights: Rights) -> bytes:

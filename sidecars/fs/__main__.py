@@ -49,6 +49,14 @@ class Served(Alive, Protocol):
     def give_back(self) -> None: ...
 
 
+class Passing(Protocol):
+    """What fails for a time."""
+
+    @property
+    def sentence(self) -> str: ...
+    def look(self) -> None: ...
+
+
 class Failures:
     """Sentences about what must not happen: for the journal at once, for the status as soon as the loop turns."""
 
@@ -120,7 +128,8 @@ def _serve_live(config: VolumeConfig, left: Left, failures: Failures, stack: Exi
 
     left.give_up()  # what is written to lives in one process, and ends with it
     with read_secret("model-key", length=KEY_SIZE) as key:
-        return Live(stack.enter_context(serve_live(config, key, failures)), config)
+        server = stack.enter_context(serve_live(config, key, failures, _say))
+    return Live(server, server.troubles, config)
 
 
 def _serve_still(
@@ -141,6 +150,7 @@ class Live:
     """A volume that is written to, which has a server of its own."""
 
     server: Alive
+    troubles: Passing
     config: VolumeConfig
 
     @property
@@ -153,10 +163,12 @@ class Live:
 
     @property
     def sentence(self) -> str:
-        return f"serving {self.config.source.name}, writable"
+        """How it is: with what the store refuses while it does."""
+        said = f"serving {self.config.source.name}, writable"
+        return f"{said}; {troubles}" if (troubles := self.troubles.sentence) else said
 
     def look(self) -> None:
-        """Nothing to look after."""
+        self.troubles.look()
 
     def give_back(self) -> None:
         """Nothing is kept."""

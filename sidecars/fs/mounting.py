@@ -79,7 +79,10 @@ def clear(point: Path) -> None:
             raise MachineError(f"mount {point}: {_which(found)} lies there, want none")
         unmount(point)
     try:
-        point.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for above in reversed(point.parents):  # each with that mode: `parents=True` has one of its own
+            if not above.exists():
+                above.mkdir(mode=0o755)
+        point.mkdir(mode=0o755, exist_ok=True)
     except OSError as error:
         raise MachineError(f"mount {point}: {(error.strerror or 'failed').lower()}") from error
 

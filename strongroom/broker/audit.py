@@ -20,8 +20,10 @@ from strongroom.broker.proof import Proof
 from strongroom.broker.resource import ResourceURI
 from strongroom.errors import FormatError, VerifyError
 from strongroom.wire.canonical import JSON, pack_json, parse_json
+from strongroom.wire.line import sentence
 
 MAX_LINE: Final = 16 << 10  # bytes
+MAX_WHY: Final = 160  # characters, of somebody who was turned away
 _LABEL: Final = b"strongroom/audit/v1\0"
 _HEAD: Final = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-f]{64})", re.ASCII)
 _MEMBERS: Final = frozenset(
@@ -36,6 +38,7 @@ class Outcome(StrEnum):
     DENIED = "denied"  # genuine, but not what the resource's policy wants
     ADMINISTERED = "administered"  # something here was changed, or read out, by whoever may
     FORBIDDEN = "forbidden"  # an administrator's request that was not one
+    TURNED_AWAY = "turned-away"  # before there was evidence, or a resource, to judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,13 @@ class Audit:
             "previous": after.digest.hex(),
         }
         return pack_json(members)
+
+
+def turned_away(peer: str, now: datetime, why: str, uri: ResourceURI | None = None) -> Audit:
+    """What is said of a caller who showed nothing that could be judged. Some of the words may be its own."""
+    return Audit(
+        time=now, peer=peer, outcome=Outcome.TURNED_AWAY, rule=sentence(why, most=MAX_WHY), resource=uri
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from strongroom.broker import token
-from strongroom.broker.audit import Audit, Outcome
+from strongroom.broker.audit import Audit, Outcome, turned_away
 from strongroom.broker.dialect import CURRENT
 from strongroom.broker.errors import NOT_FOUND, Kind, Refusal
 from strongroom.broker.messages import HASH, Attestation, Challenge, Request, TokenReply, device_data
@@ -39,6 +39,7 @@ from strongroom.wire.line import sentence
 NONCE_BYTES: Final = 32
 COOKIE_BYTES: Final = 16
 AUTH_RATE: Final = Rate(per_second=2.0, burst=20)
+MAX_PLAIN: Final = 64 << 10  # bytes of an attestation that is kept as it came
 _AUTH_FAILED: Final = "RCAR handshake Auth failed: "
 _ATTEST_FAILED: Final = "RCAR handshake Attest failed: "
 
@@ -92,6 +93,7 @@ class Examined:
     """What came of evidence, before anything is made of it."""
 
     answer: Answer
+    peer: str
     attested: Attested | None = None
 
 
@@ -119,31 +121,32 @@ class Desk:
     def auth(self, body: bytes, *, peer: str, now: datetime) -> Answer:
         """POST /kbs/v0/auth: a session and its nonce."""
         if not self._buckets.take(peer, now):
-            return _busy(429, "too many handshakes from this address")
+            return _busy(429, "too many handshakes from this address", peer, now)
         try:
             request = Request.parse(body, self._versions)
         except StrongroomError as error:
-            return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}{error}")
+            return _turn_away(Kind.ATTESTATION, f"{_AUTH_FAILED}{error}", peer, now)
         tee = tee_named(request.tee)
         if tee is None:  # `sample` is one: nothing signs what it says
             wanted = f"tee is {request.tee[:40]}, want one of {', '.join(TEES)}"
-            return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}{wanted}")
+            return _turn_away(Kind.ATTESTATION, f"{_AUTH_FAILED}{wanted}", peer, now)
         if request.hashes and HASH not in request.hashes:
-            return _refuse(Kind.ATTESTATION, f"{_AUTH_FAILED}guest does not support {HASH}, want it to")
+            lacking = f"guest does not support {HASH}, want it to"
+            return _turn_away(Kind.ATTESTATION, f"{_AUTH_FAILED}{lacking}", peer, now)
         nonce, cookie = b64(self._random.octets(NONCE_BYTES)), self._random.octets(COOKIE_BYTES).hex()
         if self._sessions.begin(cookie, nonce, now, tee=tee, dialect=request.dialect, peer=peer) is None:
-            return _busy(503, "too many open handshakes")
+            return _busy(503, "too many open handshakes", peer, now)
         challenge = Challenge(nonce, takes_events=request.dialect.composite)
         return Answer(200, challenge.pack(), cookie)
 
     def attest(self, body: bytes, *, peer: str, cookie: str | None, now: datetime) -> Answer:
         """POST /kbs/v0/attest: a token for evidence that verifies; the session's one attempt either way."""
-        session = self.begin_attempt(cookie, now)
+        session = self.begin_attempt(cookie, peer=peer, now=now)
         if isinstance(session, Answer) or cookie is None:
-            return session if isinstance(session, Answer) else _lost()
+            return session if isinstance(session, Answer) else _lost(peer, now)
         return self.conclude(cookie, self.examine(session, body, peer=peer, now=now), now)
 
-    def begin_attempt(self, cookie: str | None, now: datetime) -> "Session | Answer":
+    def begin_attempt(self, cookie: str | None, *, peer: str, now: datetime) -> "Session | Answer":
         """The session whose evidence is to be examined, or the answer where there is nothing to examine.
 
         `attest` is this, `examine` and `conclude`, for whoever does the second elsewhere and keeps its line of the
@@ -151,11 +154,11 @@ class Desk:
         """
         session = self._sessions.find(cookie, now)
         if session is None or cookie is None:
-            return _lost()
+            return _lost(peer, now)
         if session.attested is not None:  # whatever came with it: the first evidence stands
             return Answer(200, TokenReply(session.attested.token).pack())
         if session.attempting:
-            return _busy(503, "evidence of this session is being verified")
+            return _busy(503, "evidence of this session is being verified", peer, now)
         self._sessions.attempt(cookie, now)
         return session
 
@@ -174,16 +177,17 @@ class Desk:
             audit = Audit(
                 time=now, peer=peer, outcome=Outcome.REFUSED, rule=sentence(str(error)), proof=proof
             )
-            return Examined(_refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}{error}", audit))
+            return Examined(_refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}{error}", audit), peer)
         audit = Audit(time=now, peer=peer, outcome=Outcome.ATTESTED, rule=attested.rule, proof=proof)
-        return Examined(Answer(200, TokenReply(attested.token).pack(), audit=audit), attested)
+        return Examined(Answer(200, TokenReply(attested.token).pack(), audit=audit), peer, attested)
 
     def conclude(self, cookie: str, examined: "Examined", now: datetime) -> Answer:
         """The answer, once its line is kept: from here on the session is attested, or over."""
         if examined.attested is None:
             self._sessions.end(cookie)
         elif not self._sessions.attest(cookie, examined.attested, now):
-            return _busy(503, "the session ended meanwhile, or too much evidence is kept")
+            detail = "the session ended meanwhile, or too much evidence is kept"
+            return _busy(503, detail, examined.peer, now)
         return examined.answer
 
     def get(
@@ -199,23 +203,27 @@ class Desk:
         """GET of anything under /kbs/v0: a sealed resource, or the reason why not."""
         plugin, _, segments = path.removeprefix(f"{PREFIX}/").partition("/")
         if not path.startswith(f"{PREFIX}/") or not plugin:
-            return _refuse(Kind.INVALID_PATH, f"invalid path, want {PREFIX}/resource/repository/type/tag")
+            wanted = f"invalid path, want {PREFIX}/resource/repository/type/tag"
+            return _turn_away(Kind.INVALID_PATH, wanted, peer, now)
         if plugin != "resource":
-            return _refuse(Kind.PLUGIN_NOT_FOUND, f"plugin {plugin[:40]} is not here, want resource")
+            wanted = f"plugin {plugin[:40]} is not here, want resource"
+            return _turn_away(Kind.PLUGIN_NOT_FOUND, wanted, peer, now)
         try:
             uri = ResourceURI.from_segments(segments)
         except FormatError as error:
-            return _refuse(Kind.PLUGIN_INTERNAL, str(error))
+            return _turn_away(Kind.PLUGIN_INTERNAL, str(error), peer, now)
         session = self._sessions.find(cookie, now)
         if session is None or session.attested is None:
             session = self._sessions.find_by_token(bearer, now)
         if session is None or session.attested is None:
-            return _refuse(Kind.TOKEN_NOT_FOUND, "no attested session and no token of this broker")
-        try:
-            claims = token.check(session.attested.token, self._token_key.public_key(), now=now)
+            unknown = "no attested session and no token of this broker"
+            return _turn_away(Kind.TOKEN_NOT_FOUND, unknown, peer, now, uri)
+        attested = session.attested
+        try:  # it is our own word, found by what the guest showed: its signature was made or checked here before
+            token.require_in_time(attested.claims, now)
         except StrongroomError as error:
-            return _refuse(Kind.TOKEN_VERIFIER, str(error))
-        return self._release(Question(uri=uri, query=query, claims=claims), session.attested, peer, now)
+            return _turn_away(Kind.TOKEN_VERIFIER, str(error), peer, now, uri)
+        return self._release(Question(uri=uri, query=query, claims=attested.claims), attested, peer, now)
 
     def suspend(self, now: datetime) -> list[bytes]:
         """Every open session as bytes for `resume`, oldest first. They speak for guests: keep them sealed."""
@@ -226,8 +234,24 @@ class Desk:
         resumed = 0
         for packed in sessions:
             kept = Suspended.parse(packed)
-            resumed += self._sessions.resume(kept.cookie_sha256, _restored(kept), now)
+            if kept.expires <= now:
+                continue
+            resumed += self._sessions.resume(kept.cookie_sha256, self._restored(kept, now), now)
         return resumed
+
+    def _restored(self, kept: Suspended, now: datetime) -> Session:
+        session = Session(kept.nonce, kept.expires, kept.tee, kept.dialect)
+        if kept.outcome is not None:
+            attestation = Attestation.parse(kept.outcome.body, dialect=kept.dialect, nonce=kept.nonce)
+            session.attested = Attested(
+                _proof(attestation, session),
+                parse_jwk(dict(attestation.tee_pubkey), "tee-pubkey"),
+                kept.outcome.rule,
+                kept.outcome.token,
+                kept.outcome.body,
+                token.check(kept.outcome.token, self._token_key.public_key(), now=now),
+            )
+        return session
 
     def _release(self, question: Question, attested: Attested, peer: str, now: datetime) -> Answer:
         uri, proof = question.uri, attested.proof
@@ -268,9 +292,8 @@ class Desk:
         runtime = device_data(attestation.nonce, attestation.tee_pubkey)
         claims = token.claims(proof, finding, runtime=runtime, now=now)
         rule = "evidence is of INSECURE-SIMULATED silicon" if finding.simulated else "evidence is genuine"
-        return Attested(
-            proof, recipient, rule, token.issue(claims, self._token_key), _kept(attestation, body)
-        )
+        issued = token.issue(claims, self._token_key)
+        return Attested(proof, recipient, rule, issued, _kept(attestation, body), claims)
 
 
 def _proof(attestation: Attestation, session: Session) -> Proof:
@@ -292,7 +315,9 @@ def _proof(attestation: Attestation, session: Session) -> Proof:
 
 
 def _kept(attestation: Attestation, body: bytes) -> bytes:
-    """The attestation without what its sender put between: what a session is suspended with."""
+    """The attestation to suspend a session with, without what its sender put between where that may be much."""
+    if len(body) <= MAX_PLAIN:
+        return body
     try:
         return attestation.pack()
     except FormatError:  # a number that we read and do not write
@@ -312,28 +337,18 @@ def _suspended(cookie_sha256: bytes, session: Session) -> Suspended:
     )
 
 
-def _restored(kept: Suspended) -> Session:
-    session = Session(kept.nonce, kept.expires, kept.tee, kept.dialect)
-    if kept.outcome is not None:
-        attestation = Attestation.parse(kept.outcome.body, dialect=kept.dialect, nonce=kept.nonce)
-        session.attested = Attested(
-            _proof(attestation, session),
-            parse_jwk(dict(attestation.tee_pubkey), "tee-pubkey"),
-            kept.outcome.rule,
-            kept.outcome.token,
-            kept.outcome.body,
-        )
-    return session
-
-
 def _refuse(kind: Kind, detail: str, audit: Audit | None = None) -> Answer:
     # Some of the words are the peer's own: none comes back longer, or wilder, than a sentence.
     return Answer(404 if kind in NOT_FOUND else 401, Refusal(kind, sentence(detail)).pack(), audit=audit)
 
 
-def _lost() -> Answer:
-    return _refuse(Kind.ATTESTATION, f"{_ATTEST_FAILED}no such session, or it has ended")
+def _turn_away(kind: Kind, detail: str, peer: str, now: datetime, uri: ResourceURI | None = None) -> Answer:
+    return _refuse(kind, detail, turned_away(peer, now, detail, uri))
 
 
-def _busy(status: int, detail: str) -> Answer:
-    return Answer(status, Refusal(Kind.HTTP, detail).pack())
+def _lost(peer: str, now: datetime) -> Answer:
+    return _turn_away(Kind.ATTESTATION, f"{_ATTEST_FAILED}no such session, or it has ended", peer, now)
+
+
+def _busy(status: int, detail: str, peer: str, now: datetime) -> Answer:
+    return Answer(status, Refusal(Kind.HTTP, detail).pack(), audit=turned_away(peer, now, detail))

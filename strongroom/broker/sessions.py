@@ -5,6 +5,7 @@ gives a cookie or a token away.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -15,6 +16,7 @@ from strongroom.broker.proof import Proof
 from strongroom.broker.rate import network_of
 from strongroom.evidence.kbs import KBSTee
 from strongroom.keys.jwk import PublicKey
+from strongroom.wire.canonical import JSON
 
 LIFE: Final = timedelta(minutes=5)  # once attested
 WAITING: Final = timedelta(seconds=30)  # for evidence, and then for its verification
@@ -32,6 +34,7 @@ class Attested:
     rule: str  # what was found of the evidence, for the audit
     token: str = field(repr=False)
     body: bytes = field(default=b"", repr=False)  # the attestation, to suspend the session with
+    claims: Mapping[str, JSON] = field(default_factory=dict, repr=False)  # of the token
 
 
 @dataclass(slots=True)

@@ -88,12 +88,17 @@ def check(token: str, key: ec.EllipticCurvePublicKey, *, now: datetime) -> dict[
     except InvalidSignature:
         raise VerifyError("token: the signature is not our broker's") from None
     value = _object(payload)
-    issued, expires = value.get("iat"), value.get("exp")
-    if type(issued) is not int or type(expires) is not int or value.get("eat_profile") != PROFILE:
+    require_in_time(value, now)
+    return value
+
+
+def require_in_time(claims: Mapping[str, JSON], now: datetime) -> None:
+    """FormatError for claims that are not of a token of ours, VerifyError once they hold no more."""
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if type(issued) is not int or type(expires) is not int or claims.get("eat_profile") != PROFILE:
         raise FormatError("token: iat, exp or eat_profile is not as issued here")
     if not issued <= now.timestamp() < expires:
         raise VerifyError("token: expired, a new handshake is needed")
-    return value
 
 
 def _submodule(said: dict[str, JSON], finding: Finding) -> JSON:

@@ -17,6 +17,7 @@ from strongroom.cli.broker_audit import add_audit
 from strongroom.cli.broker_certificate import CERTIFICATE, KEY, read_certificate, write_certificate
 from strongroom.cli.broker_endpoint import ACTIVATED, Endpoint
 from strongroom.cli.broker_front import REQUEST_RATE, Limits
+from strongroom.cli.broker_gate import CONNECTIONS, OF_ADDRESS
 from strongroom.cli.broker_server import Ready, serve
 from strongroom.cli.broker_target import local_actor
 from strongroom.cli.broker_verbs import add_verbs
@@ -90,6 +91,20 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="handshakes per second and address (default: %(default)s)",
     )
+    run.add_argument(
+        "--connections",
+        type=int,
+        default=CONNECTIONS,
+        metavar="N",
+        help="connections of everybody together (default: %(default)s)",
+    )
+    run.add_argument(
+        "--connections-of-address",
+        type=int,
+        default=OF_ADDRESS,
+        metavar="N",
+        help="connections of one address (default: %(default)s)",
+    )
     run.add_argument("--json", action="store_true", help="print the ready line as JSON")
     run.set_defaults(action=_serve)
 
@@ -144,7 +159,12 @@ def _administrator(text: str) -> tuple[str, str]:
 def _serve(args: argparse.Namespace) -> int:
     certificate = args.tls_cert or args.directory / CERTIFICATE
     key = args.tls_key or args.directory / KEY
-    limits = Limits(handshakes=_rate("--handshakes", args.handshakes), requests=_rate("--rate", args.rate))
+    limits = Limits(
+        handshakes=_rate("--handshakes", args.handshakes),
+        requests=_rate("--rate", args.rate),
+        connections=_number("--connections", args.connections),
+        of_address=_number("--connections-of-address", args.connections_of_address),
+    )
     with House(args.directory) as house:
         endpoint = Endpoint.parse(args.listen, certificate=certificate, key=key, plain=args.insecure_loopback)
         metrics = None if args.metrics is None else Endpoint.metrics(args.metrics)
@@ -159,9 +179,14 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def _number(option: str, given: int) -> int:
+    if not 1 <= given <= 1_000_000:
+        raise ConfigError(f"{option}: got {given}, want 1..1000000")
+    return given
+
+
 def _rate(option: str, per_second: int) -> Rate:
-    if not 1 <= per_second <= 1_000_000:
-        raise ConfigError(f"{option}: got {per_second}, want 1..1000000")
+    _number(option, per_second)
     return Rate(per_second=float(per_second), burst=max(20, 4 * per_second))
 
 

@@ -93,6 +93,7 @@ def _address(listen: str) -> tuple[str, int]:
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0  # guests do not resume, and a ticket would be one more thing to keep secret
     try:
         context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError is one

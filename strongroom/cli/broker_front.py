@@ -6,37 +6,42 @@ on threads beside the loop, a few at once: whoever sends much of it holds up nob
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from aiohttp import web
 
-from strongroom.broker.audit import Audit, Outcome
-from strongroom.broker.desk import AUTH_RATE, Answer, Desk
+from strongroom.broker.audit import Audit, Outcome, turned_away
+from strongroom.broker.desk import AUTH_RATE, Answer, Desk, Examined
 from strongroom.broker.errors import Kind, Refusal
 from strongroom.broker.messages import COOKIE, MAX_ATTESTATION
-from strongroom.broker.rate import Buckets, Rate
+from strongroom.broker.rate import Buckets, Rate, network_of
 from strongroom.broker.resource import PREFIX
-from strongroom.broker.sessions import LIFE
+from strongroom.broker.sessions import LIFE, Session
 from strongroom.broker.signed import ADMIN_PREFIX, SignedRequest
 from strongroom.cli.broker_endpoint import Endpoint
+from strongroom.cli.broker_gate import CONNECTIONS, OF_ADDRESS, Gate
 from strongroom.errors import MachineError, PolicyError, StrongroomError, VerifyError
 from strongroom.host.brokerage.administration import MAX_REQUEST, administer
+from strongroom.host.brokerage.decisions import Decisions
 from strongroom.host.brokerage.house import House
 from strongroom.host.brokerage.metrics import Metrics
 from strongroom.host.brokerage.recorder import Recorder
 from strongroom.wire.canonical import JSON, pack_json
 from strongroom.wire.line import sentence
 
+IDLE: Final = 30.0  # seconds between requests, and for the head of one
 BODY_TIMEOUT: Final = 20.0  # seconds for a request's body
 DRAIN: Final = 10.0  # seconds for what was begun when we are told to stop
 REQUEST_RATE: Final = Rate(per_second=50.0, burst=200)
 MAX_AT_ONCE: Final = 64  # requests of one peer in progress
+MAX_IN_PROGRESS: Final = 512  # requests of everybody
 EXAMINERS: Final = 4  # threads that verify evidence
 MAX_EXAMINED: Final = 64  # attestations on those threads, or waiting for one
 HEADERS: Final = {"Cache-Control": "no-store", "Server": "strongroom"}
@@ -47,10 +52,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How often one address may ask."""
+    """How often one address may ask, how many connections there are, and how slow they may be."""
 
     handshakes: Rate = AUTH_RATE
     requests: Rate = REQUEST_RATE
+    connections: int = CONNECTIONS
+    of_address: int = OF_ADDRESS
+    idle: float = IDLE
+    body: float = BODY_TIMEOUT
 
 
 class Front:
@@ -61,18 +70,23 @@ class Front:
         desk: Desk,
         house: House,
         recorder: Recorder,
+        decisions: Decisions,
         metrics: Metrics,
         endpoint: Endpoint,
         limits: Limits,
+        gate: Gate,
     ) -> None:
         self._desk = desk
         self._house = house
         self._recorder = recorder
+        self._decisions = decisions
+        self._gate = gate
+        self._body_timeout = limits.body
         self._metrics = metrics
         self._endpoint = endpoint
         self._requests = Buckets(limits.requests)
         self._strangers = Buckets(limits.handshakes)  # whoever is no administrator and says so
-        self._in_progress: dict[str, int] = {}
+        self._in_progress: Counter[str] = Counter()
         self._examining = 0
         self._examiners = ThreadPoolExecutor(EXAMINERS, thread_name_prefix="evidence")
         self._idle = asyncio.Event()
@@ -102,22 +116,30 @@ class Front:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Limits before, counts after."""
-        peer, path, begun = _peer(request), _path(request), time.monotonic()
+        peer, path, begun = network_of(_peer(request)), _path(request), time.monotonic()
         busy = self._in_progress.get(peer, 0)
         if busy >= MAX_AT_ONCE or not self._requests.take(peer, _now()):
             self._metrics.count("strongroom_broker_limited_total")
-            return _too_many("too many requests from this address")
-        self._in_progress[peer] = busy + 1
+            detail = "too many requests from this address"
+            return await self._turned_away(request, detail) or _too_many(detail)
+        if self._in_progress.total() >= MAX_IN_PROGRESS:
+            detail = "too many requests"
+            return await self._turned_away(request, detail) or _refused(503, detail)
+        self._in_progress[peer] += 1
         self._idle.clear()
         status = 500
         try:
-            response = await handler(request)
+            with self._gate.busy(request.transport):
+                response = await handler(request)
             status = response.status
             if self._closing:
                 response.force_close()
             return response
         except web.HTTPException as error:
             status = error.status
+            said = f"{request.method} {path}: {error.reason.lower()}"
+            if (trouble := await self._turned_away(request, said)) is not None:
+                return trouble
             raise
         finally:
             self._in_progress[peer] -= 1
@@ -129,28 +151,39 @@ class Front:
             self._metrics.observe("strongroom_broker_request_seconds", time.monotonic() - begun, path=path)
 
     async def _auth(self, request: web.Request) -> web.Response:
-        return await self._respond(self._desk.auth(await _body(request), peer=_peer(request), now=_now()))
+        body = await self._body(request)
+        return await self._respond(self._desk.auth(body, peer=_peer(request), now=_now()))
 
     async def _attest(self, request: web.Request) -> web.Response:
-        body, cookie = await _body(request), request.cookies.get(COOKIE)
-        session = self._desk.begin_attempt(cookie, _now())
+        body, cookie = await self._body(request), request.cookies.get(COOKIE)
+        session = self._desk.begin_attempt(cookie, peer=_peer(request), now=_now())
         if isinstance(session, Answer):
             return await self._respond(session)
         if self._examining >= MAX_EXAMINED:
             self._desk.abandon(session)
-            return _refused(503, "too much evidence is being verified")
+            detail = "too much evidence is being verified"
+            return await self._turned_away(request, detail) or _refused(503, detail)
         self._examining += 1
         try:
-            examine = partial(self._desk.examine, session, body, peer=_peer(request), now=_now())
+            examine = partial(self._examined, session, body, _peer(request))
             examined = await asyncio.get_running_loop().run_in_executor(self._examiners, examine)
-            audit = examined.answer.audit
-            if audit is not None and (trouble := await self._recorded(audit)) is not None:
-                return trouble
+            if examined is None:
+                return self._unrecorded()
             answer = self._desk.conclude(cookie or "", examined, _now())
-            return await self._respond(replace(answer, audit=None))
+            return await self._respond(answer, recorded=answer is examined.answer)
         finally:
             self._examining -= 1
             self._desk.abandon(session)  # where it was not concluded
+
+    def _examined(self, session: Session, body: bytes, peer: str) -> Examined | None:
+        """On a thread: what the evidence is, once its line is kept; None where that cannot be."""
+        examined = self._desk.examine(session, body, peer=peer, now=_now())
+        try:
+            if examined.answer.audit is not None:
+                self._decisions.keep(examined.answer.audit)
+        except StrongroomError:
+            return None
+        return examined
 
     async def _get(self, request: web.Request) -> web.Response:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -168,7 +201,7 @@ class Front:
         )
 
     async def _administer(self, request: web.Request) -> web.Response:
-        body, action = await _body(request), request.match_info["action"]
+        body, action = await self._body(request), request.match_info["action"]
         if len(body) > MAX_REQUEST:
             raise web.HTTPRequestEntityTooLarge(MAX_REQUEST, len(body))
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -180,6 +213,10 @@ class Front:
                 body=body,
                 broker=self._endpoint.spki_sha256,
             )
+        except StrongroomError as error:  # signed by nobody
+            told = _json(400, {"error": sentence(str(error)), "code": error.exit_code})
+            return await self._turned_away(request, f"{action}: {error}") or told
+        try:
             done = await asyncio.to_thread(administer, self._house, action, signed, _now())
         except StrongroomError as error:
             return await self._declined(request, action, error)
@@ -195,7 +232,8 @@ class Front:
         if not isinstance(error, VerifyError | PolicyError):
             return _json(400, told)
         if not self._strangers.take(_peer(request), _now()):
-            return _too_many("too many requests that nobody signed who may")
+            detail = "too many requests that nobody signed who may"
+            return await self._turned_away(request, detail) or _too_many(detail)
         audit = Audit(
             time=_now(),
             peer=_peer(request),
@@ -209,12 +247,14 @@ class Front:
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n", headers=HEADERS)
 
-    async def _other(self, _request: web.Request) -> web.Response:
+    async def _other(self, request: web.Request) -> web.Response:
         detail = "resources are kept with `strongroom broker put`, not by this path"
-        return await self._respond(Answer(401, Refusal(Kind.ADMIN, detail).pack()))
+        audit = turned_away(_peer(request), _now(), f"{request.method} {request.rel_url.raw_path}: {detail}")
+        return await self._respond(Answer(401, Refusal(Kind.ADMIN, detail).pack(), audit=audit))
 
-    async def _respond(self, answer: Answer) -> web.Response:
-        if answer.audit is not None and (trouble := await self._recorded(answer.audit)) is not None:
+    async def _respond(self, answer: Answer, *, recorded: bool = False) -> web.Response:
+        audit = None if recorded else answer.audit
+        if audit is not None and (trouble := await self._recorded(audit)) is not None:
             return trouble
         response = web.Response(
             status=answer.status, body=answer.body, content_type="application/json", headers=HEADERS
@@ -236,21 +276,24 @@ class Front:
     async def _recorded(self, audit: Audit) -> web.Response | None:
         """What to answer instead, where the decision could not be kept."""
         try:
-            await self._recorder.record(audit)
+            await self._decisions.record(audit)
         except StrongroomError:
-            self._metrics.count("strongroom_broker_unrecorded_total")
-            detail = "the decision could not be recorded, so it is none"
-            return _refused(503, detail)
-        self._metrics.count("strongroom_broker_decisions_total", verdict=audit.outcome.value)
+            return self._unrecorded()
         return None
 
+    def _unrecorded(self) -> web.Response:
+        self._metrics.count("strongroom_broker_unrecorded_total")
+        return _refused(503, "the decision could not be recorded, so it is none")
 
-async def _body(request: web.Request) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            return await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout from None
+    async def _turned_away(self, request: web.Request, why: str) -> web.Response | None:
+        return await self._recorded(turned_away(_peer(request), _now(), why))
+
+    async def _body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                return await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
 
 
 def _refused(status: int, detail: str) -> web.Response:

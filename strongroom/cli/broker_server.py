@@ -5,7 +5,9 @@ its open sessions sealed, and the next process goes on with them.
 """
 
 import asyncio
+import resource
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -14,26 +16,31 @@ from typing import Final
 
 from aiohttp import web
 
-from strongroom.broker.audit import Audit, Outcome
+from strongroom.broker.audit import Audit, Outcome, turned_away
 from strongroom.broker.desk import Desk
 from strongroom.broker.sessions import Sessions
 from strongroom.cli.broker_counts import counts_of
 from strongroom.cli.broker_endpoint import Endpoint
 from strongroom.cli.broker_front import DRAIN, HEADERS, Front, Limits
+from strongroom.cli.broker_gate import Gate, Listener, TurnedAway
 from strongroom.errors import (
     MachineError,
     StrongroomError,
 )
+from strongroom.host.brokerage.decisions import Decisions
 from strongroom.host.brokerage.house import House
 from strongroom.host.brokerage.keeper import HouseKeeper
 from strongroom.host.brokerage.metrics import Metrics
 from strongroom.host.brokerage.randomness import SystemRandomness
 from strongroom.host.brokerage.recorder import Recorder
 from strongroom.host.genuine import COLLATERAL, Verifier
+from strongroom.host.life import running
 from strongroom.host.notify import notify
 
-KEEP_ALIVE: Final = 30.0  # seconds between requests, and for the head of one
-HANDSHAKE_TIMEOUT: Final = 10.0  # seconds of TLS
+LINGERING: Final = 2.0  # seconds for the rest of a body that nobody wants
+MAX_TOLD: Final = 16  # connections that ask for numbers
+SWITCH: Final = 0.001  # seconds that a thread may hold up an answer that is ready
+DESCRIPTORS: Final = 128  # that are not connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    sys.setswitchinterval(SWITCH)
     async with serving(house, endpoint, echo=echo, metrics=metrics, limits=limits) as at:
         ready(at)
         notify("READY=1")
@@ -86,21 +94,28 @@ async def serving(
     )
     with house.serving():
         resumed = _resumed(desk, house.take_sessions())
+        house.database.write_out()
         recorder = Recorder(house, echo)
-        counts = counts_of(house, sessions)
-        front = Front(desk, house, recorder, counts, endpoint, limits)
+        gate = _gate(limits, lambda address, why: decisions.note(turned_away(address, _now(), why)))
+        counts = counts_of(house, sessions, gate)
+        decisions = Decisions(recorder, counts, _now)
+        front = Front(desk, house, recorder, decisions, counts, endpoint, limits, gate)
         try:
             async with AsyncExitStack() as stack:
-                site, port = await _listen(stack, front.application(), endpoint)
+                await stack.enter_async_context(running(decisions.run()))
+                listener, port = await _listen(stack, front.application(), endpoint, gate, limits.idle)
                 numbers = None
                 if metrics is not None:
-                    numbers = metrics.url((await _listen(stack, _telling(counts), metrics))[1])
+                    alone = _gate(Limits(connections=MAX_TOLD, of_address=MAX_TOLD), lambda *_: None)
+                    _, at = await _listen(stack, _telling(counts), metrics, alone, limits.idle)
+                    numbers = metrics.url(at)
                 what = f"serving {endpoint.url(port)}, {resumed} sessions resumed"
                 await recorder.record(_administered(what))
                 yield Ready(endpoint.url(port), endpoint.context is None, numbers)
-                await site.stop()  # nobody new
+                await listener.close()  # nobody new
                 await front.drained()
             # Nothing is answered any more: what is open now is what the next process goes on with.
+            await decisions.summarise()
             kept = desk.suspend(_now())
             house.keep_sessions(kept)
             await recorder.record(_administered(f"stopped, {len(kept)} sessions kept"))
@@ -109,47 +124,38 @@ async def serving(
             recorder.close()
 
 
-class _Site(web.BaseSite):
-    """Our address, or the socket we were given, with a limit on the time of a TLS handshake."""
+def _gate(limits: Limits, turned_away: TurnedAway) -> Gate:
+    clock = asyncio.get_running_loop().time
+    return Gate(_room(limits.connections), limits.of_address, turned_away, clock)
 
-    def __init__(self, runner: web.AppRunner, endpoint: Endpoint) -> None:
-        super().__init__(runner, ssl_context=endpoint.context)
-        self._endpoint = endpoint
 
-    @property
-    def name(self) -> str:
-        return self._endpoint.url(self._endpoint.port)
-
-    async def start(self) -> None:
-        await super().start()
-        loop, factory, at = asyncio.get_running_loop(), self._runner.server, self._endpoint
-        if factory is None:
-            raise MachineError("broker: its server is not set up")
-        where = {"host": at.host, "port": at.port} if at.given is None else {"sock": at.given}
-        patience = HANDSHAKE_TIMEOUT if at.context is not None else None
-        self._server = await loop.create_server(
-            factory,
-            ssl=at.context,
-            backlog=1024,
-            ssl_handshake_timeout=patience,
-            **where,
-        )
+def _room(wanted: int) -> int:
+    """As many of the connections wanted as there can be descriptors for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted + DESCRIPTORS:
+        soft = min(wanted + DESCRIPTORS, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(wanted, soft - DESCRIPTORS))
 
 
 async def _listen(
-    stack: AsyncExitStack, application: web.Application, endpoint: Endpoint
-) -> tuple[_Site, int]:
+    stack: AsyncExitStack, application: web.Application, endpoint: Endpoint, gate: Gate, idle: float
+) -> tuple[Listener, int]:
     """What listens until the stack is left, and its port."""
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=KEEP_ALIVE, shutdown_timeout=DRAIN)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        keepalive_timeout=idle,
+        lingering_time=LINGERING,
+        shutdown_timeout=DRAIN,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = _Site(runner, endpoint)
-    try:
-        await site.start()
-    except (OSError, UnicodeError) as error:  # the latter for a name with an empty or overlong label
-        why = (getattr(error, "strerror", None) or "cannot listen").lower()
-        raise MachineError(f"{endpoint.host}:{endpoint.port}: {why}") from error
-    return site, int(runner.addresses[0][1])
+    if runner.server is None:
+        raise MachineError("broker: its server is not set up")
+    listener = Listener(runner.server, gate, endpoint.context)
+    stack.push_async_callback(listener.close)
+    return listener, await listener.listen(endpoint)
 
 
 def _resumed(desk: Desk, sessions: list[bytes]) -> int:

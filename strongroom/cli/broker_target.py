@@ -30,7 +30,7 @@ from strongroom.host.brokerage.administration import perform
 from strongroom.host.brokerage.house import House
 from strongroom.host.brokerage.root import read_private, write_private
 from strongroom.host.fetch import Fetcher, Pin, Response
-from strongroom.wire.canonical import pack_json, parse_json
+from strongroom.wire.canonical import b64u, pack_json, parse_json
 
 MAX_ANSWER: Final = 16 << 20  # bytes
 MAX_KEY_FILE: Final = 4096
@@ -149,8 +149,10 @@ def _error(code: object) -> type[StrongroomError]:
 
 
 def write_key(path: Path) -> bytes:
-    """A new Ed25519 key in a file of mode 0600; its public half."""
+    """A new Ed25519 key in a file of mode 0600; its public half, which as a word of a command is no option."""
     key = Ed25519PrivateKey.generate()
+    while b64u(public_bytes(key)).startswith("-"):
+        key = Ed25519PrivateKey.generate()
     write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return public_bytes(key)
 

@@ -14,8 +14,9 @@ from strongroom.cli.broker_target import Answered, act, add_target, is_url, loca
 from strongroom.cli.terminal import table
 from strongroom.errors import ConfigError, FormatError, MachineError
 from strongroom.host.brokerage.actors import ADMINISTRATOR, ROLES
-from strongroom.host.brokerage.administration import encoded
-from strongroom.host.brokerage.house import MAX_PAYLOAD, House
+from strongroom.host.brokerage.arguments import encoded
+from strongroom.host.brokerage.change import MAX_PAYLOAD
+from strongroom.host.brokerage.house import House
 from strongroom.host.brokerage.rule import MAX_POLICY
 from strongroom.wire.canonical import b64u, parse_json
 

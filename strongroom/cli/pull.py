@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from strongroom.broker.resource import VolumeKey
-from strongroom.cli.progress import Progress, size
+from strongroom.cli.progress import size
+from strongroom.cli.volume import stages
 from strongroom.errors import ConfigError
 from strongroom.host.fetch import Pin
 from strongroom.host.pull.address import source_of
@@ -82,18 +83,9 @@ def run(args: argparse.Namespace) -> int:
     pin = Pin(system=True) if args.ca is None else Pin(ca_pem=args.ca.read_text("ascii", "replace"))
     credentials = Credentials() if args.credentials is None else Credentials.read(args.credentials)
     source = source_of(args.url, credentials, endpoint=args.endpoint, region=args.region)
-    progress: list[Progress] = []
-
-    def show(done: int, total: int) -> None:
-        if not progress:
-            progress.append(Progress("pulling", total))
-        progress[0].show(done)
-
-    try:
-        pulled = asyncio.run(pull(source, args.dest, pin=pin, root=root, key=key, rules=rules, progress=show))
-    finally:
-        for one in progress:
-            one.end()
+    with stages() as shown:
+        work = pull(source, args.dest, pin=pin, root=root, key=key, rules=rules, begin=shown.begin)
+        pulled = asyncio.run(work)
     _tell(args, pulled)
     return 0
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from types import TracebackType
 from typing import Final, Self
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
@@ -107,6 +108,7 @@ class PinnedConnector(aiohttp.TCPConnector):
         super().__init__(ssl=pin.context(), limit=1)
         self._pin = pin
         self._open: dict[asyncio.Future[None], asyncio.Transport] = {}  # by what is done once it is closed
+        self._known: WeakKeyDictionary[asyncio.Transport, bytes] = WeakKeyDictionary()  # peers' keys
         self.peer_spki_sha256 = b""
 
     async def connect(
@@ -118,7 +120,10 @@ class PinnedConnector(aiohttp.TCPConnector):
         if protocol is not None and transport is not None and (end := protocol.closed) is not None:
             self._open[end] = transport
         try:
-            self.peer_spki_sha256 = _peer_spki_sha256(connection)
+            known = None if transport is None else self._known.get(transport)
+            self.peer_spki_sha256 = known or _peer_spki_sha256(connection)
+            if transport is not None:
+                self._known[transport] = self.peer_spki_sha256
             if self._pin.spki_sha256 not in (None, self.peer_spki_sha256):
                 raise VerifyError(f"key of the peer is {self.peer_spki_sha256.hex()}, want the pinned one")
         except BaseException:

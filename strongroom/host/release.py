@@ -106,8 +106,10 @@ class BrokerSession:
         self._renewal = self._flight = self._held = None
         await self._fetcher.__aexit__(kind, error, trace)
 
-    async def get(self, resource: ResourceURI, *, version: int | None = None) -> Secret:
-        """The secret at `resource`, or one version of it.
+    async def get(
+        self, resource: ResourceURI, *, version: int | None = None, deadline_s: float | None = None
+    ) -> Secret:
+        """The secret at `resource`, or one version of it, within the session's deadline or a nearer one.
 
         TransportError when the deadline was not enough, naming the last cause. VerifyError when the peer is not the
         pinned one or did not find our evidence genuine, PolicyError with the broker's reasons when it refuses,
@@ -129,14 +131,17 @@ class BrokerSession:
                     raise
                 return await attempt()
 
-        return await self._until_answered(attempt, f"no answer for {resource}")
+        return await self._until_answered(attempt, f"no answer for {resource}", deadline_s)
 
-    async def admission(self) -> Admission:
+    async def admission(self, *, deadline_s: float | None = None) -> Admission:
         """A token of this broker and the key it speaks for, good for some time yet. Raises as `get` does."""
-        return (await self._until_answered(self._admitted, "no token")).admission
+        return (await self._until_answered(self._admitted, "no token", deadline_s)).admission
 
-    async def _until_answered(self, attempt: Callable[[], Awaitable[T]], failed: str) -> T:
-        scope = asyncio.timeout(self._deadline_s)
+    async def _until_answered(
+        self, attempt: Callable[[], Awaitable[T]], failed: str, deadline_s: float | None
+    ) -> T:
+        deadline = self._deadline_s if deadline_s is None else min(deadline_s, self._deadline_s)
+        scope = asyncio.timeout(deadline)
         try:
             async with scope:
                 for pause in _pauses():
@@ -148,7 +153,7 @@ class BrokerSession:
         except TimeoutError:
             if not scope.expired():
                 raise
-        raise TransportError(f"{self.url}: {failed} within {self._deadline_s:g} s, last {self._doing}")
+        raise TransportError(f"{self.url}: {failed} within {deadline:g} s, last {self._doing}")
 
     async def _admitted(self) -> _Held:
         if self._held is not None and _clock() < self._held.until:

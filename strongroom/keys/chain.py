@@ -15,12 +15,10 @@ root's holder was asked, not that it agreed with the words. v1 has neither weakn
 
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from strongroom.errors import FormatError, VerifyError
 from strongroom.keys.derivation import lp, octets
 from strongroom.keys.keccak import keccak256
-from strongroom.keys.recoverable import recover, sign_recoverable
+from strongroom.keys.recoverable import SigningKey, recover, sign_recoverable
 
 Chain = tuple[bytes, bytes]  # link 0, and link 1 or b""
 
@@ -48,7 +46,7 @@ def issued_digest(app_id: bytes, app_root: bytes) -> bytes:
     return keccak256(_ISSUED + b":" + app_id + app_root)
 
 
-def issue(service_root: ec.EllipticCurvePrivateKey, *, app_id: bytes, app_root: bytes) -> bytes:
+def issue(service_root: SigningKey, *, app_id: bytes, app_root: bytes) -> bytes:
     """Link 1: the service's root says that this is the root key of that application."""
     return sign_recoverable(service_root, issued_digest(app_id, app_root))
 

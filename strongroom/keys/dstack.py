@@ -28,7 +28,7 @@ from strongroom.keys import chain, signing
 from strongroom.keys.chain import Chain
 from strongroom.keys.derivation import SIZE, Octets, derive, derive_v1, flattened, octets, p256
 from strongroom.keys.recoverable import SIZE as RECOVERABLE
-from strongroom.keys.recoverable import compressed, private_key, sign_recoverable
+from strongroom.keys.recoverable import Secp256k1PrivateKey
 from strongroom.keys.signing import Algorithm, SignatureKey
 from strongroom.wire.canonical import JSON, parse_json
 
@@ -89,7 +89,7 @@ class AppKeys:
     ca_certificate: str = ""  # PEM
     gateway_app_id: str = ""
     provider: Provider | None = None
-    _root: ec.EllipticCurvePrivateKey = field(init=False, repr=False)
+    _root: Secp256k1PrivateKey = field(init=False, repr=False)
     _kept: dict[tuple[str, ...], tuple[bytes, bytes]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class AppKeys:
         ):
             if len(found) not in sizes:
                 raise FormatError(f"app keys: {name} is {len(found)} bytes, want {max(sizes)}")
-        object.__setattr__(self, "_root", private_key(self.app_root))
+        object.__setattr__(self, "_root", Secp256k1PrivateKey(self.app_root))
 
     @classmethod
     def from_seed(cls, seed: Octets) -> Self:
@@ -145,7 +145,7 @@ class AppKeys:
     @property
     def app_root_public(self) -> bytes:
         """Compressed, 33 bytes."""
-        return compressed(self._root.public_key())
+        return self._root.public
 
     def key(self, path: str) -> bytes:
         """The 32 secret bytes of v0."""
@@ -198,7 +198,7 @@ class AppKeys:
         if (kept := self._kept.get(name)) is not None:
             return kept
         public = signing.public_bytes(signing.load(secret, name[3]))
-        made = public, sign_recoverable(self._root, digest(public))
+        made = public, self._root.sign(digest(public))
         if len(name[1]) + len(name[2]) <= _MAX_NAME:
             while len(self._kept) >= _MAX_KEPT:
                 self._kept.pop(next(iter(self._kept)), None)  # the oldest

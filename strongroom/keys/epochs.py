@@ -8,9 +8,9 @@ one that is handed out under the same path, and neither is ever one of dstack's:
 """
 
 from enum import StrEnum
+from hashlib import sha256
 from typing import Final, TypeAlias
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from strongroom.errors import FormatError
 from strongroom.keys.derivation import SIZE, Octets, lp, octets, p256
-from strongroom.keys.recoverable import private_key, sign_digest
+from strongroom.keys.recoverable import Secp256k1PrivateKey
 
-PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | Ed25519PrivateKey
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | Ed25519PrivateKey | Secp256k1PrivateKey
 
 MAX_EPOCH: Final = (1 << 32) - 1
 _SALT: Final = b"strongroom/keys/v1"
+_SIGNATURE: Final = 64  # bytes
 
 
 class Use(StrEnum):
@@ -62,7 +63,7 @@ def load(secret: bytes, kind: Kind) -> PrivateKey:
         case Kind.P256:
             return p256(secret)
         case Kind.SECP256K1:
-            return private_key(secret)
+            return Secp256k1PrivateKey(secret)
     raise FormatError(f"key: {kind} is no kind of key pair")
 
 
@@ -75,10 +76,7 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
     """64 bytes over `data`: Ed25519, or r || s of ECDSA with SHA-256, s low, the nonce RFC 6979's."""
     if isinstance(key, Ed25519PrivateKey):
         return key.sign(data)
-    if isinstance(key.curve, ec.SECP256K1):
-        digest = hashes.Hash(SHA256())
-        digest.update(data)
-        r, s = sign_digest(key, digest.finalize())
-    else:
-        r, s = decode_dss_signature(key.sign(data, ec.ECDSA(SHA256(), deterministic_signing=True)))
+    if isinstance(key, Secp256k1PrivateKey):
+        return key.sign(sha256(data).digest())[:_SIGNATURE]
+    r, s = decode_dss_signature(key.sign(data, ec.ECDSA(SHA256(), deterministic_signing=True)))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_ds
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from strongroom.errors import FormatError, VerifyError
-from strongroom.keys.recoverable import CURVE, ORDER, compressed, private_key, sign_digest
+from strongroom.keys.recoverable import CURVE, ORDER, Secp256k1PrivateKey
 
-SignatureKey = ec.EllipticCurvePrivateKey | Ed25519PrivateKey
+SignatureKey = Secp256k1PrivateKey | Ed25519PrivateKey
 SIZE: Final = 64  # bytes of a signature
 
 
@@ -56,22 +56,21 @@ def load(secret: bytes, algorithm: Algorithm) -> SignatureKey:
     """The private key of 32 secret bytes: an ed25519 seed, or a secp256k1 scalar, big-endian."""
     if algorithm is Algorithm.ED25519:
         return Ed25519PrivateKey.from_private_bytes(secret)
-    return private_key(secret)
+    return Secp256k1PrivateKey(secret)
 
 
 def public_bytes(key: SignatureKey) -> bytes:
     """33 bytes for secp256k1 (compressed), 32 for ed25519."""
     if isinstance(key, Ed25519PrivateKey):
         return key.public_key().public_bytes_raw()
-    return compressed(key.public_key())
+    return key.public
 
 
 def sign(key: SignatureKey, algorithm: Algorithm, data: bytes) -> bytes:
     """64 bytes. FormatError for a prehashed message that is not 32 bytes."""
     if isinstance(key, Ed25519PrivateKey):
         return key.sign(data)
-    r, s = sign_digest(key, _digest(algorithm, data))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return key.sign(_digest(algorithm, data))[:SIZE]
 
 
 def verify(algorithm: Algorithm, data: bytes, signature: bytes, public_key: bytes) -> None:

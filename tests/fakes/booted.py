@@ -11,6 +11,7 @@ from pathlib import Path
 from guest.__main__ import alongside
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.grants import Grants
 from guest.keysock.plan import UNIT
 from guest.machine.listeners import inherited, wanted
@@ -28,8 +29,9 @@ from tests.fakes.silicon import silicon
 class FakeTSM:
     """guest.machine.tsm.TSM, minting in memory."""
 
-    def __init__(self, pki: Path) -> None:
-        self._chip = silicon(pki, host_data=bytes(32))  # as of a launcher that commits to nothing
+    def __init__(self, pki: Path, host_data: bytes = bytes(32)) -> None:
+        """Without `host_data` as of a launcher that commits to nothing."""
+        self._chip = silicon(pki, host_data=host_data)
 
     def report(self, report_data: bytes, *, privlevel: int | None = None) -> TSMReport:
         return TSMReport(self._chip.report(report_data), self._chip.certificates(), "sev_guest")
@@ -38,7 +40,7 @@ class FakeTSM:
 async def live(seed: Path, pki: Path) -> None:
     listeners = inherited()
     attester, grants = Attester(FakeTSM(pki)), Grants(UNIT)
-    applications = Applications(attester)
+    applications, broker = Applications(attester), KeyBroker(attester)
     system = System(
         seed=seed,
         engine_venv=seed,
@@ -47,12 +49,13 @@ async def live(seed: Path, pki: Path) -> None:
         grants=grants,
         record=Record(Path("/run/strongroom/boot.json")),
         applications=applications,
+        broker=broker,
     )
     serving = (
         grants.serve(wanted(listeners, "credentials")),
         applications.serve(wanted(listeners, "applications")),
     )
-    async with alongside(*serving):
+    async with alongside(*serving), broker:
         workload = Workload(config=await configure(system), plan=None, measurement=b"")  # type: ignore[arg-type]
         await open_sockets(system, Keys(workload=workload, key=bytes(32), release=None))
         system.record.end("serving")

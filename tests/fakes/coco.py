@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from guest.aael import AAELLog
+from guest.broker import KeyBroker
 from guest.coco.__main__ import NAME, listeners
 from guest.coco.agent import Agent
 from guest.coco.plan import UNIT, Plan
 from guest.coco.rest import Rest
 from guest.coco.rules import Right, Rule, Rules
 from guest.coco.server import House
+from guest.config import Broker
 from guest.resources import Resources
 from strongroom.broker.resource import ResourceURI
 from strongroom.cli.broker_certificate import TLSCertificate
 from strongroom.evidence.eventlog import EventLog
-from strongroom.host.fetch import Pin
-from strongroom.host.release import BrokerSession
+from strongroom.wire.canonical import b64u
 from tests.fakes.broker import VOLUME, ToldKeeper, desk, respond_with
 from tests.fakes.exchange import events
 from tests.fakes.https import Heard, Respond, certificate, listening
@@ -32,6 +33,7 @@ MODEL: Final = ResourceURI.parse("kbs:///default/model/llama")
 PASSWORD: Final = ResourceURI.parse("kbs:///default/db/password")
 SECRET: Final = bytes(range(200, 232)) + b"\0\n"  # no text
 KEY: Final = ResourceURI.parse("kbs:///default/db/key")
+UID: Final = os.getuid()  # whose rules count: this test is a program
 EVERYTHING: Final = Rule(resources=("*",), allow=frozenset(Right))
 
 
@@ -73,7 +75,19 @@ class Coco:
 
 def everything() -> Rules:
     """Rules that give this test's own uid all there is."""
-    return Rules(uids={os.getuid(): EVERYTHING})
+    return Rules(uids={UID: EVERYTHING})
+
+
+def over(data: bytes) -> str:
+    """What asks for evidence over these bytes."""
+    return f"/aa/evidence?runtime_data={b64u(data)}&encoding=base64"
+
+
+@contextmanager
+def allowed(directory: Path, rule: Rule, name: str = "snp") -> Iterator[Coco]:
+    """`served` where this rule is all that this test's own uid has."""
+    with served(directory, name, plan=Plan(rules=Rules(uids={UID: rule}))) as coco:
+        yield coco
 
 
 @contextmanager
@@ -89,7 +103,7 @@ def served(
 ) -> Iterator[Coco]:
     """The sockets of a machine that has booted, on a port of its own where the plan says one."""
     with backend(name, directory) as machine:
-        resources = Resources(machine.attester, ccel=directory / "ccel", who=lambda _: UNIT)
+        resources = Resources(machine.attester, who=lambda _: UNIT)
         made = Plan(rules=everything()) if plan is None else plan
         shown = certificate(directory / "tls")
         coco = Coco(directory, made, told or keeper(), resources, shown, log, deadline_s, respond)
@@ -103,19 +117,21 @@ async def _live(coco: Coco, ready: threading.Event) -> None:
         await attester.extend(event.name, event.payload)
     far = _listener(coco.directory / "resources.sock")
     respond = coco.respond or respond_with(desk(coco.keeper))
+    resources = coco.resources
     with ExitStack() as stack:
-        async with listening(coco.directory / "tls", respond) as coco.heard, coco.resources as resources:
-
-            async def connect() -> BrokerSession:
-                return BrokerSession(
-                    url=coco.heard.url,
-                    pin=Pin(spki_sha256=coco.shown.spki_sha256),
-                    tee=await attester.broker_tee(),
-                    collect=attester.for_broker,
-                    deadline_s=coco.deadline_s,
-                )
-
-            await resources.open(coco.plan, connect, own=frozenset({MODEL}), log=coco.log)
+        async with (
+            listening(coco.directory / "tls", respond) as coco.heard,
+            KeyBroker(attester) as broker,
+        ):
+            named = Broker(
+                url=coco.heard.url,
+                ca_pem=None,
+                spki_sha256=coco.shown.spki_sha256.hex(),
+                deadline_s=coco.deadline_s,  # type: ignore[arg-type]  # a test has less time
+            )
+            await resources.open(
+                coco.plan, lambda: broker.session(named), own=frozenset({MODEL}), log=coco.log
+            )
             answering = asyncio.create_task(resources.serve(far))
             house = House(Rest(coco.plan, Agent(coco.directory / "resources.sock"), version="1.2"))
             servers = [

@@ -8,14 +8,18 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from tests import ROOT
 from tests.fakes.gocryptfs import fsck, init
 from tests.fakes.gocryptfs import mounted as really_mounted
 
+FRONTS = ("raw", "portable")
+SERVED = (("raw", "gocryptfs"), ("portable", "gocryptfs"), ("raw", "shared"))
 LAZY = 2  # of umount2(2)
 NOISE = "Ignoring invalid max threads value"  # of libfuse 3.14, about its own default
 
@@ -131,4 +135,22 @@ def agrees(store: Path, expected: dict[str, tuple[object, ...]]) -> None:
         assert snapshot(top) == expected
 
 
-__all__ = ["Live", "agrees", "detach", "init", "running", "snapshot", "start"]
+def refused(number: int) -> AbstractContextManager[object]:
+    """A call that ends in this error."""
+    return pytest.raises(OSError, match=rf"^\[Errno {number}\]")
+
+
+def drop(path: Path) -> None:
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def rename(old: Path, new: Path, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+__all__ = [
+    "FRONTS", "SERVED", "Live", "agrees", "detach", "drop", "init", "refused", "rename", "running", "snapshot", "start",
+]  # fmt: skip

@@ -53,7 +53,8 @@ def test_the_record_tells_the_boot(serving: Site, workshop: Workshop) -> None:
     record = serving.record()
     names = [stage["name"] for stage in record["stages"]]
     assert names == [
-        "configure", "measure", "keys", "sockets", "receive", "mount", "certify", "tunnel", "gpu", "serve",
+        "configure", "measure", "keys", "sockets", "volumes", "receive", "mount", "certify", "tunnel", "gpu",
+        "serve",
     ]  # fmt: skip
     assert record["measurement"] == serving.measurement == workshop.payload.measure().hex()
     assert record["model"] == {"name": MODEL, "root": workshop.new.root, "epoch": 2}

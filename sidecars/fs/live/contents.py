@@ -328,5 +328,6 @@ class Content:
 
 
 def _fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    if _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
-        refuse(ctypes.get_errno())
+    while _libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)):
+        if (number := ctypes.get_errno()) != errno.EINTR:  # Python asks again by itself, ctypes does not
+            refuse(number)

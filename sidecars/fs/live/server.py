@@ -16,6 +16,7 @@ from typing import Final
 
 from sidecars.fs.device import clone, receive
 from sidecars.fs.live.dispatcher import Dispatcher
+from sidecars.fs.live.troubles import Troubles
 from sidecars.fs.protocol.frames import Opcode, pack_header, pack_refusal
 from sidecars.fs.protocol.writing import MAX_TRANSFER, REQUEST_BUFFER, Call
 from strongroom.errors import MachineError, ProtocolError, StrongroomError
@@ -34,10 +35,13 @@ class Server:
     """Serves one mounted device until it is unmounted.
 
     `report` gets a sentence for each failure that is ours. It is called by the thread that a caller waits for, so it
-    must not block.
+    must not block. What the store could not do is in `troubles` instead.
     """
 
-    def __init__(self, device: int, dispatcher: Dispatcher, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, device: int, dispatcher: Dispatcher, report: Callable[[str], None], troubles: Troubles
+    ) -> None:
+        self.troubles: Final = troubles
         self._device = device
         self._dispatcher = dispatcher
         self._report = report
@@ -146,7 +150,11 @@ class Server:
         try:
             payload = self._dispatcher.answer(call, room)
         except OSError as error:
+            self.troubles.refused(error)
             self._send(device, call, [pack_refusal(call.unique, error.errno or errno.EIO)])
+        except MachineError as error:
+            self.troubles.met(str(error))
+            self._send(device, call, [pack_refusal(call.unique, errno.EIO)])
         except StrongroomError as error:
             self._report(f"{error}; request {call.opcode} refused")
             self._send(device, call, [pack_refusal(call.unique, errno.EIO)])

@@ -24,18 +24,26 @@ _SHARED: Final = frozenset(
 
 
 @contextmanager
-def serve(config: VolumeConfig, key: Secret, report: Callable[[str], None]) -> Iterator[Server]:
+def serve(
+    config: VolumeConfig, key: Secret, report: Callable[[str], None], note: Callable[[str], None]
+) -> Iterator[Server]:
     """The server of the gocryptfs volume that `config` names, mounted; unmounted at the end.
 
-    `key` is its master key, wiped by whoever gave it. Raises MachineError, FormatError or VerifyError. Sets the umask
-    of the process: every mode that arrives is already what the caller wants.
+    `report` gets what does not verify and what is a defect of ours, each once; `note` gets what passes, as a store that
+    is full. `key` is its master key, wiped by whoever gave it. Raises MachineError, FormatError or VerifyError. Sets
+    the umask of the process: every mode that arrives is already what the caller wants.
     """
     os.umask(0)
     say, shared = once(report), is_shared(config.source)
     opening = open_volume(
-        config.source, master_key=key.view(), intents=intents_path(config.source), report=say, shared=shared
+        config.source,
+        master_key=key.view(),
+        intents=intents_path(config.source),
+        report=say,
+        note=note,
+        shared=shared,
     )
-    with opening as volume, mounted(volume, config.mount, say, shared=shared) as server:
+    with opening as volume, mounted(volume, config.mount, say, note=note, shared=shared) as server:
         yield server
 
 

@@ -5,7 +5,6 @@ instead of remembering; docs/guides/volumes.md says what that can and cannot do.
 """
 # ruff: noqa: ARG002 - fusepy gives every method a path, needed or not
 
-import errno
 import fcntl
 import os
 import stat
@@ -17,8 +16,8 @@ from typing import Final
 from sidecars.fs.live.directories import Directories
 from sidecars.fs.live.files import Files
 from sidecars.fs.live.intents import Intents, Workspace
-from sidecars.fs.live.operations import refuse
 from sidecars.fs.live.tree import VolumeTree
+from sidecars.fs.live.troubles import UnverifiedError
 from sidecars.fs.protocol.writing import MAX_TRANSFER
 from strongroom.errors import FormatError, MachineError, VerifyError
 from strongroom.host.gocryptfs.directory import open_top, settings_of
@@ -76,9 +75,9 @@ class Volume(VolumeTree):
         work = self._intents.take()
         try:
             yield work
-        except (VerifyError, FormatError, MachineError) as error:
+        except (VerifyError, FormatError) as error:
             self._report(f"inode {self._files.content(fh).key[1]}: {error}; {refused} refused")
-            refuse(errno.EIO)
+            raise UnverifiedError from None
         finally:
             self._intents.give(work)
 
@@ -150,10 +149,13 @@ def open_volume(
     master_key: Octets,
     intents: Path,
     report: Callable[[str], None],
+    note: Callable[[str], None] | None = None,
     shared: bool = False,
     workspaces: int = WORKSPACES,
 ) -> Iterator[Volume]:
     """The volume at `cipherdir`, once what a killed daemon left at `intents` is written.
+
+    `note`, or `report` without one, gets a sentence about that.
 
     VerifyError for another master key, if there is a name to try it on; MachineError when the store cannot be used or
     another daemon on this machine has the volume.
@@ -169,10 +171,11 @@ def open_volume(
         volume = Volume(top, ciphers, work, shared=shared, report=report)
         volume.check_key()
         finished, lost = work.complete(top)
+        note = note or report
         if finished:
-            report(f"volume: finished {finished} writes of a daemon that was killed")
+            note(f"volume: finished {finished} writes of a daemon that was killed")
         if lost:
-            report(f"volume: {lost} writes of a daemon that was killed are lost, their files are gone")
+            note(f"volume: {lost} writes of a daemon that was killed are lost, their files are gone")
         yield volume
 
 

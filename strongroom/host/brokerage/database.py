@@ -17,6 +17,8 @@ from strongroom.errors import ConfigError, MachineError
 FILE: Final = "broker.db"
 VERSION: Final = 1  # of the schema, in PRAGMA user_version
 _APPLICATION: Final = 0x53524B42  # "SRKB", PRAGMA application_id
+LOG_PAGES: Final = 800  # after which a server has it read into the file, before SQLite would at a thousand
+LOG_BYTES: Final = 32 + 1200 * (24 + 4096)
 _PATIENCE_MS: Final = 10_000  # for another process in the middle of a commit
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -49,6 +51,10 @@ CREATE TABLE audit (number INTEGER PRIMARY KEY, line BLOB NOT NULL) STRICT;
 """
 
 
+class BusyError(MachineError):
+    """Somebody else writes now."""
+
+
 class Database:
     """Two connections to one file: one that reads, one that writes, each used by one thread at a time."""
 
@@ -56,6 +62,7 @@ class Database:
         """MachineError when it cannot be opened; ConfigError for a directory that is not ours, or an older one's."""
         path = directory / FILE
         refuse_others(directory)
+        self._path = path
         self._read_lock, self._write_lock = threading.Lock(), threading.Lock()
         with _explained(path):
             self._reader, self._writer = _connect(path), _connect(path)
@@ -98,10 +105,12 @@ class Database:
                 self._reader.execute("ROLLBACK")
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it on the disk, or none of it."""
-        with self._write_lock, _explained("broker database"):
-            self._writer.execute("BEGIN IMMEDIATE")
+    def transaction(self, *, wait: bool = True) -> Iterator[sqlite3.Connection]:
+        """All of it on the disk, or none of it. Without `wait` a BusyError where somebody else is at it."""
+        if not self._write_lock.acquire(blocking=wait):
+            raise BusyError("broker database: busy")
+        with _released(self._write_lock), _explained("broker database"):
+            self._begin(wait=wait)
             try:
                 yield self._writer
                 self._writer.execute("COMMIT")
@@ -109,6 +118,42 @@ class Database:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def _begin(self, *, wait: bool) -> None:
+        try:
+            if not wait:
+                self._writer.execute("PRAGMA busy_timeout = 0")
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not wait and error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise BusyError("broker database: busy") from None
+            raise
+        finally:
+            if not wait:
+                self._writer.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+
+    def checkpoint(self) -> None:
+        """Read the log of commits into the file, as far as nobody needs it, so that it begins anew."""
+        with self._write_lock, _explained("broker database"):
+            self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def write_out(self, size: int = LOG_BYTES) -> None:
+        """Make the log of commits as long as it gets between two checkpoints: to sync a commit then changes no file's
+        size, and waits for nothing else that the filesystem has to write. Readers of the log stop at its last commit,
+        and nobody locks the file itself.
+        """
+        path = Path(f"{self._path}-wal")
+        with self._write_lock, _explained(path), _explained_files(path):
+            self._writer.execute("BEGIN IMMEDIATE")  # or another process might begin the log anew
+            try:
+                with path.open("r+b") as log:
+                    here = log.seek(0, os.SEEK_END)
+                    while 0 < here < size:
+                        here += log.write(bytes(min(size - here, 1 << 20)))
+                    log.flush()
+                    os.fdatasync(log.fileno())
+            finally:
+                self._writer.execute("ROLLBACK")
 
     def close(self) -> None:
         for connection in (self._reader, self._writer):
@@ -137,6 +182,22 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA {setting}")
     connection.execute("PRAGMA secure_delete = ON")  # a deleted secret is overwritten, sealed as it is
     return connection
+
+
+@contextmanager
+def _released(lock: threading.Lock) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _explained_files(subject: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"{subject}: {(error.strerror or 'cannot be written').lower()}") from error
 
 
 @contextmanager

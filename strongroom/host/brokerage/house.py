@@ -14,35 +14,35 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_der_private_key,
-)
 
 from strongroom.broker.audit import START, Audit, Head, Outcome
 from strongroom.broker.resource import ResourceURI
 from strongroom.errors import ConfigError, MachineError, VerifyError
 from strongroom.host.brokerage import ledger, rulebook
+from strongroom.host.brokerage.change import Change, Writing, context_of
 from strongroom.host.brokerage.database import FILE, Database
 from strongroom.host.brokerage.ledger import Checkpoint
-from strongroom.host.brokerage.root import DEFAULT, Root, parse_root
+from strongroom.host.brokerage.root import DEFAULT, parse_root
+from strongroom.host.brokerage.rotation import (
+    ROOT,
+    ROOT_ID,
+    meta,
+    read_token_key,
+    refuse_occupied,
+    rotated,
+    start_of,
+    write_token_key,
+)
 from strongroom.host.brokerage.rulebook import Rulebook, Version
 from strongroom.host.brokerage.sealing import Seal
-from strongroom.wire.framing import enc
 
-MAX_PAYLOAD: Final = 64 << 10  # bytes
-_ROOT: Final = "root"
-_ROOT_ID: Final = "root_id"
-_TOKEN_KEY: Final = "token_key"
 _LOCK: Final = "serve.lock"
 
 
@@ -76,13 +76,13 @@ class House:
             raise ConfigError(f"{directory / FILE}: exists already")
         if source.place == parse_root(DEFAULT, directory).place and source.unsettled() and not source.taken():
             source.settle(staged=False)  # in the directory itself: of a house that was never made
-        _refuse_occupied(source)
+        refuse_occupied(source)
         seal = Seal(source.stage())
         database = Database.create(directory)
         with database.transaction() as connection:
-            for name, value in ((_ROOT, root.encode()), (_ROOT_ID, seal.id)):
+            for name, value in ((ROOT, root.encode()), (ROOT_ID, seal.id)):
                 connection.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
-            _write_token_key(connection, seal)
+            write_token_key(connection, seal)
             rules = rulebook.mac(connection, seal, 1)
             made = Audit(
                 time=now, peer=who, outcome=Outcome.ADMINISTERED, rule=f"made, with root key of {root}"
@@ -118,12 +118,12 @@ class House:
                 known.sealed_sha256 != sha256(row[0]).digest()
             ):
                 raise VerifyError(f"{uri}: version {version.number} is another than the one that was judged")
-            return self._seal.open("resource", _context(uri, version.number, version.epoch), row[0])
+            return self._seal.open("resource", context_of(uri, version.number, version.epoch), row[0])
 
     # What changes it.
 
     @contextmanager
-    def change(self, audit: Callable[[str], Audit]) -> Iterator["Change"]:
+    def change(self, audit: Callable[[str], Audit]) -> Iterator[Change]:
         """One transaction; what was said of it is in the audit log when it is, and then in `Change.lines`."""
         with self._writing() as on:
             change = Change(on.connection, on.seal, rulebook.load(on.connection, on.seal, on.at))
@@ -135,9 +135,9 @@ class House:
             lines = ledger.append(on.connection, on.seal, at, [audit(one) for one in change.said])
         change.lines += lines
 
-    def record(self, audits: Sequence[Audit]) -> list[bytes]:
-        """The lines of these decisions, on the disk."""
-        with self._writing() as on:
+    def record(self, audits: Sequence[Audit], *, wait: bool = True) -> list[bytes]:
+        """The lines of these decisions, on the disk. Without `wait` a BusyError where somebody else writes now."""
+        with self._writing(wait=wait) as on:
             return ledger.append(on.connection, on.seal, on.at, audits)
 
     def rotate_root(self, audit: Callable[[str], Audit], root: str | None = None) -> list[bytes]:
@@ -149,14 +149,14 @@ class House:
         with self._writing() as on:
             self._settle(on.connection)
             rulebook.load(on.connection, on.seal, on.at)
-            was = _meta(on.connection, _ROOT).decode()
+            was = meta(on.connection, ROOT).decode()
             spec = root or was
             source = parse_root(spec, self.directory)
             if source.place is None or source.place != parse_root(was, self.directory).place:
-                _refuse_occupied(source)
+                refuse_occupied(source)
             key = source.stage()
             try:
-                lines = _rotated(on, Seal(key), source, audit(f"root key replaced, now of {spec}"))
+                lines = rotated(on, Seal(key), source, audit(f"root key replaced, now of {spec}"))
             except Exception:
                 source.settle(staged=False)
                 raise
@@ -170,7 +170,7 @@ class House:
         """The key that signs tokens."""
         with self._guard, self.database.snapshot() as connection:
             self._follow(connection)
-            return _read_token_key(connection, self._seal)
+            return read_token_key(connection, self._seal)
 
     def keep_sessions(self, sessions: Sequence[bytes]) -> None:
         """Seal a server's open sessions for the next one."""
@@ -178,7 +178,7 @@ class House:
             on.connection.execute("DELETE FROM session")
             on.connection.executemany(
                 "INSERT INTO session (sealed) VALUES (?)",
-                [(on.seal.seal("session", _start(on.at.starts), one),) for one in sessions],
+                [(on.seal.seal("session", start_of(on.at.starts), one),) for one in sessions],
             )
 
     def take_sessions(self) -> list[bytes]:
@@ -189,7 +189,7 @@ class House:
             taken = []
             for (sealed,) in rows:
                 with suppress(VerifyError):  # of an earlier start, or no session at all
-                    taken.append(on.seal.open("session", _start(on.at.starts), sealed))
+                    taken.append(on.seal.open("session", start_of(on.at.starts), sealed))
             ledger.write_checkpoint(on.connection, on.seal, replace(on.at, starts=on.at.starts + 1))
             return taken
 
@@ -215,11 +215,11 @@ class House:
         return ledger.verify(self.database, seal, kept)
 
     @contextmanager
-    def _writing(self) -> Iterator["_Writing"]:
+    def _writing(self, *, wait: bool = True) -> Iterator[Writing]:
         """A transaction after everything we know of. What it leaves is known when it is on the disk."""
-        with self.database.transaction() as connection:
+        with self.database.transaction(wait=wait) as connection:
             with self._guard:
-                on = _Writing(connection, at=self._follow(connection), seal=self._seal)
+                on = Writing(connection, at=self._follow(connection), seal=self._seal)
             yield on
             left = ledger.checkpoint(connection, on.seal)
         with self._guard:
@@ -237,7 +237,7 @@ class House:
 
         Takes the root key again where another process replaced it.
         """
-        if _meta(connection, _ROOT_ID) != self._seal.id:
+        if meta(connection, ROOT_ID) != self._seal.id:
             self._seal = self._unlocked(connection)
         at = ledger.checkpoint(connection, self._seal)
         if self._latest is not None:
@@ -248,14 +248,14 @@ class House:
     def _opened(self) -> Seal:
         with self.database.snapshot() as connection:
             seal = self._unlocked(connection)
-            source = parse_root(_meta(connection, _ROOT).decode(), self.directory)
+            source = parse_root(meta(connection, ROOT).decode(), self.directory)
         if source.unsettled():
             with self.database.transaction() as connection:
                 self._settle(connection)
         return seal
 
     def _unlocked(self, connection: sqlite3.Connection) -> Seal:
-        spec, wanted = _meta(connection, _ROOT).decode(), _meta(connection, _ROOT_ID)
+        spec, wanted = meta(connection, ROOT).decode(), meta(connection, ROOT_ID)
         for found in parse_root(spec, self.directory).load():
             if (seal := Seal(found.key)).id == wanted:
                 return seal
@@ -263,117 +263,9 @@ class House:
 
     def _settle(self, connection: sqlite3.Connection) -> None:
         """Leave one root key, the one in use. Only in a transaction: two rotations must not cross."""
-        source = parse_root(_meta(connection, _ROOT).decode(), self.directory)
-        wanted = _meta(connection, _ROOT_ID)
+        source = parse_root(meta(connection, ROOT).decode(), self.directory)
+        wanted = meta(connection, ROOT_ID)
         used = [found for found in source.load() if Seal(found.key).id == wanted]
         if not used:
             raise VerifyError(f"{self.directory}: the key of {source} is not the one it was sealed under")
         source.settle(staged=used[0].staged)
-
-
-@dataclass(slots=True)
-class _Writing:
-    """A transaction, and what it began with."""
-
-    connection: sqlite3.Connection
-    at: Checkpoint
-    seal: Seal
-
-
-class Change:
-    """A transaction in progress, and the rules before it."""
-
-    def __init__(self, connection: sqlite3.Connection, seal: Seal, rules: Rulebook) -> None:
-        self.connection = connection
-        self.rules = rules
-        self.changed = False
-        self.said: list[str] = []
-        self.lines: list[bytes] = []  # of the audit log, once it is done
-        self._seal = seal
-
-    def say(self, what: str, *, changed: bool = True) -> None:
-        """What the audit log will hold of it."""
-        self.said.append(what)
-        self.changed = self.changed or changed
-
-    def add_version(self, uri: ResourceURI, number: int, epoch: int, created: str, payload: bytes) -> None:
-        sealed = self._seal.seal("resource", _context(uri, number, epoch), payload)
-        self.connection.execute(
-            "INSERT INTO version VALUES (?, ?, ?, ?, ?)", (str(uri), number, epoch, created, sealed)
-        )
-
-
-def _meta(connection: sqlite3.Connection, name: str) -> bytes:
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        raise VerifyError(f"broker database: it has no {name}, it was not made whole")
-    return bytes(row[0])
-
-
-def _context(uri: ResourceURI, number: int, epoch: int) -> bytes:
-    return enc(str(uri).encode()) + number.to_bytes(8, "big") + epoch.to_bytes(8, "big")
-
-
-def _start(number: int) -> bytes:
-    return number.to_bytes(8, "big")
-
-
-def _refuse_occupied(source: Root) -> None:
-    """ConfigError where a new key of this source would take the place of something."""
-    if source.taken():
-        raise ConfigError(f"root key: a key of {source} exists already, and may be another broker's")
-    if source.unsettled():
-        raise ConfigError(
-            f"root key: {source}.next exists already, of a change that was cut off or of another broker; "
-            "remove it if nothing is sealed under it"
-        )
-
-
-def _rotated(on: _Writing, new: Seal, source: Root, said: Audit) -> list[bytes]:
-    """Everything under the new key, once that is known to come back from where it was put."""
-    connection, old = on.connection, on.seal
-    if new.id == old.id:
-        raise ConfigError(f"root key: {source} holds the key in use, want a new one")
-    if all(Seal(found.key).id != new.id for found in source.load()):
-        raise MachineError(f"root key: {source} does not give the key that was put there")
-    _reseal(connection, old, new, on.at.starts)
-    for name, value in ((_ROOT, str(source).encode()), (_ROOT_ID, new.id)):
-        connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
-    rules = rulebook.mac(connection, new, on.at.serial + 1)
-    lines = ledger.append(connection, new, replace(on.at, serial=on.at.serial + 1, rules=rules), [said])
-    on.seal = new
-    return lines
-
-
-def _reseal(connection: sqlite3.Connection, old: Seal, new: Seal, starts: int) -> None:
-    for text, number, epoch, sealed in connection.execute(
-        "SELECT uri, number, epoch, sealed FROM version"
-    ).fetchall():
-        context = _context(ResourceURI.parse(text), number, epoch)
-        again = new.seal("resource", context, old.open("resource", context, sealed))
-        connection.execute(
-            "UPDATE version SET sealed = ? WHERE uri = ? AND number = ?", (again, text, number)
-        )
-    for number, sealed in connection.execute("SELECT number, sealed FROM session").fetchall():
-        connection.execute("DELETE FROM session WHERE number = ?", (number,))
-        with suppress(VerifyError):  # one that could not go on anyway
-            again = new.seal("session", _start(starts), old.open("session", _start(starts), sealed))
-            connection.execute("INSERT INTO session VALUES (?, ?)", (number, again))
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_TOKEN_KEY,)).fetchone()
-    again = new.seal("token key", b"", old.open("token key", b"", row[0]))
-    connection.execute("UPDATE meta SET value = ? WHERE name = ?", (again, _TOKEN_KEY))
-
-
-def _write_token_key(connection: sqlite3.Connection, seal: Seal) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    raw = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    sealed = seal.seal("token key", b"", raw)
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_TOKEN_KEY, sealed))
-
-
-def _read_token_key(connection: sqlite3.Connection, seal: Seal) -> ec.EllipticCurvePrivateKey:
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_TOKEN_KEY,)).fetchone()
-    key = load_der_private_key(seal.open("token key", b"", row[0]), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise VerifyError("broker: its token key is not an EC key")
-    return key

@@ -27,7 +27,9 @@ from strongroom.sealed.volume import MAX_MANIFEST, Volume, open_volume
 
 PARALLEL: Final = 4  # files at a time
 
-Progress = Callable[[int, int], None]  # bytes here so far, of how many
+Begin = Callable[
+    [str, int], Callable[[int], None]
+]  # what is done to how many bytes, from now on: who hears how far
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ async def pull(
     root: bytes,
     key: VolumeKey | None = None,
     rules: Rules | None = None,
-    progress: Progress | None = None,
+    begin: Begin | None = None,
 ) -> Pulled:
     """Bring the tree with digest `root` to `dest`; what is there of it already is not asked for again.
 
@@ -66,8 +68,11 @@ async def pull(
     With `key` the names come from MANIFEST, without from INDEX. VerifyError for another MANIFEST or other tags;
     ProtocolError when the store says no or has files of other sizes; TransportError when it stayed away, and then the
     same call continues. MachineError when the disk has no room for it, before anything is written.
+
+    `begin` hears of "pulling" and of each "checking", and what it gives back of their bytes, those that were done
+    before counted in.
     """
-    work = _Pull(source, pin, rules or Rules(), progress)
+    work = _Pull(source, pin, rules or Rules(), begin or _silent)
     with Landing.open(dest) as landing:
         async with Client(pin, idle_s=work.rules.idle_s) as client:
             known = await source.open(client)
@@ -84,13 +89,14 @@ async def pull(
 
 
 class _Pull:
-    def __init__(self, source: Source, pin: Pin, rules: Rules, progress: Progress | None) -> None:
+    def __init__(self, source: Source, pin: Pin, rules: Rules, begin: Begin) -> None:
         self.rules = rules
         self.carried = 0
         self._source = source
         self._pin = pin
-        self._progress = progress
-        self._done = self._total = 0
+        self._begin = begin
+        self._show: Callable[[int], None] = lambda _: None
+        self._done = 0
 
     def download(self, client: Client, landing: Landing) -> Download:
         return Download(
@@ -125,8 +131,10 @@ class _Pull:
     async def files(self, landing: Landing, index: Index, known: Mapping[str, Known]) -> int:
         """Bring every file that is not there, several at a time; the result is how many."""
         missing = await _missing(landing, _wanted(index, known))
-        self._total = index.total - index.manifest_size
-        self._done = self._total - sum(one.size for one in missing)
+        total = index.total - index.manifest_size
+        self._done = total - sum(one.size for one in missing)
+        if missing:
+            self._show = self._begin("pulling", total)
         need = sum(one.size for one in missing) - sum(
             min(landing.begun(one.name), one.size) for one in missing
         )
@@ -157,19 +165,26 @@ class _Pull:
         VerifyError when the store has nothing better.
         """
         volume = await asyncio.to_thread(_volume, manifest, key)
-        found = await asyncio.to_thread(damaged, landing, volume)
+        found = await self._damaged(landing, volume)
         for name in found:
             landing.remove(name)
         if found:
             await self.files(landing, index, known)
-            if still := await asyncio.to_thread(damaged, landing, volume):
+            if still := await self._damaged(landing, volume):
                 raise VerifyError(f"{self._source.title}: {still[0]} is not what was sealed")
         return len(found)
 
+    async def _damaged(self, landing: Landing, volume: Volume) -> list[str]:
+        show = self._begin("checking", sum(file.size for file in volume.manifest.objects))
+        return await asyncio.to_thread(damaged, landing, volume, show)
+
     def _count(self, more: int) -> None:
         self._done += more
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+        self._show(self._done)
+
+
+def _silent(_what: str, _total: int) -> Callable[[int], None]:
+    return lambda _: None
 
 
 def index_of(manifest: bytes, key: VolumeKey) -> Index:

@@ -289,7 +289,7 @@ def test_an_attestation_is_refused_with_its_reason(change: dict[str, Any], why: 
 @pytest.mark.parametrize("cookie", [None, "", "unknown"])
 def test_an_attestation_without_a_session_is_refused(cookie: str | None) -> None:
     answer = attest(desk(ToldKeeper()), b"{}", cookie)
-    assert (answer.status, answer.audit) == (401, None)
+    assert (answer.status, outcome(answer)) == (401, Outcome.TURNED_AWAY)
     assert "no such session" in detail(answer)
 
 
@@ -345,7 +345,7 @@ def test_nothing_the_broker_shows_holds_a_secret() -> None:
 def test_nothing_is_attested_before_its_line_is_kept() -> None:
     at = desk(ToldKeeper())
     cookie, nonce = begin(at)
-    session = at.begin_attempt(cookie, NOW)
+    session = at.begin_attempt(cookie, peer=PEER, now=NOW)
     assert not isinstance(session, Answer)
     assert attest(at, attestation(nonce).pack(), cookie).status == 503  # one attempt at a time
     examined = at.examine(session, attestation(nonce).pack(), peer=PEER, now=NOW)

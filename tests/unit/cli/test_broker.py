@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from strongroom.cli import broker_target
 from strongroom.cli.broker_certificate import read_certificate, write_certificate
 from strongroom.cli.broker_endpoint import Endpoint
 from strongroom.cli.main import main
 from strongroom.errors import ConfigError
 from strongroom.host.brokerage.house import House
+from strongroom.wire.canonical import b64u
 from tests.fakes.broker import URI, VOLUME
-from tests.fakes.house import SIGNER_KEY
+from tests.fakes.house import SIGNER, SIGNER_KEY
 
 POLICY = 'version: 1\nmeasurements: [{name: m, value: "%s"}]\nhost_data: any\n' % ("00" * 48)
 
@@ -191,6 +194,20 @@ def test_a_key_for_administrators(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "auditor" in line(capsys, "admin", "list", tmp_path / "b")
     line(capsys, "admin", "remove", tmp_path / "b", "ann")
     assert public not in line(capsys, "admin", "list", tmp_path / "b")
+
+
+def test_a_key_is_never_taken_for_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = (Ed25519PrivateKey.from_private_bytes(n.to_bytes(32, "big")) for n in range(1, 10_000))
+    keys = [key for key in made if b64u(broker_target.public_bytes(key)).startswith("-")]
+    keys = [*keys[:3], SIGNER]
+
+    class Generating(Ed25519PrivateKey):
+        @classmethod
+        def generate(cls) -> Ed25519PrivateKey:
+            return keys.pop(0)
+
+    monkeypatch.setattr(broker_target, "Ed25519PrivateKey", Generating)
+    assert b64u(broker_target.write_key(tmp_path / "k")) == SIGNER_KEY
 
 
 def test_a_life_of_a_resource(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

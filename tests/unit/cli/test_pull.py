@@ -8,6 +8,7 @@ import pytest
 
 from strongroom.broker.resource import VolumeKey
 from strongroom.cli.main import main
+from strongroom.cli.progress import size
 from strongroom.host.sealed.tree import SealedTree
 from strongroom.sealed.index import INDEX, Index
 from tests.fakes.https import certificate
@@ -131,3 +132,19 @@ def test_failures_are_one_line(
     store.rules = [at("MANIFEST", Answer(503))]
     assert pull(store, "--root", sealed.root.hex(), "--tries", "1") == 9
     assert capsys.readouterr().err == f"strongroom: {store.url}/m: MANIFEST: answer is 503, want 200\n"
+
+
+def test_a_recheck_shows_how_far_it_is(
+    store: Store, sealed: SealedFixture, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = key_file(sealed)
+    assert pull(store, "--key", key) == 0
+    monkeypatch.setattr("strongroom.cli.progress._IN_LOG", 0.0)
+    capsys.readouterr()
+    assert pull(store, "--key", key) == 0
+    assert capsys.readouterr().err == ""  # nothing was to be done
+    assert pull(store, "--key", key, "--recheck") == 0
+    lines = capsys.readouterr().err.splitlines()
+    total = size(sum(path.stat().st_size for path in sealed.objects.values()))
+    assert lines[-1].startswith(f"checking {total} of {total} (100%), ")
+    assert all(line.startswith("checking ") for line in lines)

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/cli/push.py: what is refused before anything is dialled. tests/integration/test_push.py pushes."""
+"""Mirrors strongroom/cli/push.py: what is refused before anything is dialled. tests/integration/push/ pushes."""
 
 from pathlib import Path
 

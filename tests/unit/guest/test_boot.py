@@ -32,7 +32,8 @@ def judge(folder: Path, source: str) -> tuple[int, str]:
 
 def test_the_path_is_found() -> None:
     assert [line.split('"')[1] for line in STAGES] == [
-        "configure", "measure", "keys", "sockets", "receive", "mount", "certify", "tunnel", "gpu", "serve",
+        "configure", "measure", "keys", "sockets", "volumes", "receive", "mount", "certify", "tunnel", "gpu",
+        "serve",
     ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import yaml
 from demo.silicon.vtpm import vtpm
 from guest.applications import Applications
 from guest.attester import Attester, Launch
+from guest.broker import KeyBroker, speaking
 from guest.config import Config
 from guest.gpus import GPUs
 from guest.grants import Grants
@@ -22,7 +23,6 @@ from guest.machine.tpm import opened
 from guest.machine.tsm import Silicon
 from guest.record import Record
 from guest.stages.configure import configure
-from guest.stages.keys import speaking
 from guest.stages.measure import measure
 from guest.system import System
 from guest.userdata import MAX_BYTES, Userdata, read_init_data
@@ -70,6 +70,7 @@ def guest(seed: Path, silicon: Silicon | None = None, attester: Attester | None 
         grants=Grants(),
         record=Record(seed.parent / "boot.json"),
         applications=Applications(attester),
+        broker=KeyBroker(attester),
     )
 
 

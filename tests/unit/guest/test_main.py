@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from guest.__main__ import alongside
+from guest.__main__ import _stop_parts, alongside
+from guest.machine import units
 from strongroom.errors import MachineError
 
 
@@ -56,3 +57,32 @@ def test_a_stop_from_outside_is_a_stop() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(live())
+
+
+@pytest.mark.guarantee("G10")
+@pytest.mark.parametrize(
+    ("error", "killed"),
+    [(MachineError("gone"), True), (asyncio.CancelledError(), False), (None, False)],
+    ids=["failure", "stop", "end"],
+)
+def test_what_serves_is_stopped_before_what_is_written_to(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException | None, killed: bool
+) -> None:
+    done: list[tuple[str, ...]] = []
+
+    async def kill(*names: str) -> None:
+        done.append(("kill", *names))
+
+    async def stop(*names: str) -> None:
+        done.append(("stop", *names))
+        raise MachineError("systemctl: slow")  # what comes after is stopped all the same
+
+    monkeypatch.setattr(units, "kill", kill)
+    monkeypatch.setattr(units, "stop", stop)
+    asyncio.run(_stop_parts(None, error, None))
+    parts = ("strongroom-fs.service", "strongroom-engine.service", "strongroom-proxy.service")
+    assert done == [
+        *([("kill", *parts)] if killed else []),
+        ("stop", "strongroom-serving.target", *reversed(parts)),
+        ("stop", "strongroom-live@*.service"),
+    ]

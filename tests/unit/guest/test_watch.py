@@ -8,12 +8,14 @@ import pytest
 from guest import watch
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.grants import Grants
 from guest.machine import units
 from guest.machine.tsm import TSM
 from guest.machine.units import UnitState
 from guest.record import Record
 from guest.system import System
+from guest.volumes import StateVolume
 from strongroom.errors import MachineError, PolicyError, StrongroomError
 from tests.fakes.gpus import ENDED, Machine
 
@@ -26,6 +28,19 @@ def _units_are_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(units, "states", states)
     monkeypatch.setattr(watch, "PERIOD", 0.0)
+
+
+def system(machine: Machine, folder: Path) -> System:
+    return System(
+        seed=folder,
+        engine_venv=folder,
+        attester=Attester(TSM(folder)),
+        gpus=machine.gpus(),
+        grants=Grants(),
+        record=Record(folder / "boot.json"),
+        applications=Applications(Attester(TSM(folder))),
+        broker=KeyBroker(Attester(TSM(folder))),
+    )
 
 
 @pytest.mark.guarantee("G10")
@@ -45,16 +60,7 @@ def test_the_watch_ends_with_the_gpus(
     kind: type[StrongroomError],
     why: str,
 ) -> None:
-    gpus = machine.gpus()
-    guest = System(
-        seed=tmp_path,
-        engine_venv=tmp_path,
-        attester=Attester(TSM(tmp_path)),
-        gpus=gpus,
-        grants=Grants(),
-        record=Record(tmp_path / "boot.json"),
-        applications=Applications(Attester(TSM(tmp_path))),
-    )
+    guest = system(machine, tmp_path)
 
     beats: list[str] = []
 
@@ -67,10 +73,74 @@ def test_the_watch_ends_with_the_gpus(
     monkeypatch.setattr(watch, "notify", beat)
 
     async def serving() -> None:
-        await gpus.admit(2, tee="snp")
-        await gpus.let_in(await gpus.attest(bytes(32)))
+        await guest.gpus.admit(2, tee="snp")
+        await guest.gpus.let_in(await guest.gpus.attest(bytes(32)))
         await watch.keep_watch(guest)
 
     with pytest.raises(kind, match=why):
         asyncio.run(serving())
     assert beats == ["WATCHDOG=1"] and machine.double.calls[-1] == "set-ready 0"
+
+
+VOLUME = StateVolume(name="state", source="/srv/state", key="kbs:///a/b/c")
+
+
+class Seen:
+    """What systemd says of the volume's unit, one look after another; the parts that serve are well."""
+
+    def __init__(self, *looks: UnitState) -> None:
+        self.looks = list(looks)
+
+    async def states(self, *names: str) -> list[UnitState]:
+        assert names[-1] == VOLUME.unit
+        if not self.looks:
+            raise asyncio.CancelledError
+        well = [UnitState(name, "active", "", "success", "serving model", 0, 0, 0) for name in names[:-1]]
+        return [*well, self.looks.pop(0)]
+
+
+def unit(active: str, status: str, restarts: int = 0, result: str = "success") -> UnitState:
+    return UnitState(VOLUME.unit, active, "", result, status, restarts, 8, 0)
+
+
+@pytest.mark.guarantee("G10")
+def test_a_volume_that_is_gone_is_told_once_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = unit("failed", "store: stale file handle", 20, "start-limit-hit")
+    seen = Seen(
+        unit("active", "serving state, writable"),
+        unit("activating", "", 1),
+        unit("active", "serving state, writable; the store is full", 1),
+        gone,
+        gone,
+    )
+    monkeypatch.setattr(units, "states", seen.states)
+    beats: list[str] = []
+    monkeypatch.setattr(watch, "notify", beats.append)
+    guest = system(machine, tmp_path)
+    told: list[object] = []
+    note = guest.record.note
+
+    def noted(**facts: object) -> None:
+        note(**facts)
+        told.append(guest.record.content["units"][VOLUME.unit])
+
+    monkeypatch.setattr(guest.record, "note", noted)
+
+    async def serving() -> None:
+        await guest.gpus.admit(2, tee="snp")
+        await guest.gpus.let_in(await guest.gpus.attest(bytes(32)))
+        await watch.keep_watch(guest, [VOLUME])
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(serving())
+    assert len(beats) == 5
+    assert told == [
+        {"state": "active", "restarts": 0, "status": "serving state, writable"},
+        {"state": "activating", "restarts": 1, "status": ""},
+        {"state": "active", "restarts": 1, "status": "serving state, writable; the store is full"},
+        {"state": "failed", "restarts": 20, "status": "store: stale file handle"},
+    ]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "store: stale file handle (strongroom-live@state.service is failed" in said[0]

@@ -1,4 +1,4 @@
-"""Mirrors strongroom/host/pushing.py: what a provider believes. tests/integration/test_push.py has the rest."""
+"""Mirrors strongroom/host/pushing.py: what a provider believes. tests/integration/push/ has the rest."""
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256

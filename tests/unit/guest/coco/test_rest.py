@@ -1,7 +1,6 @@
 """Mirrors guest/coco/rest.py, agent.py and guest/resources.py: from a program's request to the broker and back."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -10,7 +9,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from guest.aael import AAELLog
 from guest.coco.plan import Plan
 from guest.coco.rules import Right, Rule, Rules
 from guest.coco.trouble import Trouble
@@ -24,34 +22,19 @@ from strongroom.errors import (
     TransportError,
     VerifyError,
 )
-from strongroom.evidence.aael import AAELEntry
-from strongroom.evidence.kbs_json import from_json
-from strongroom.evidence.snp import SNPReport
-from strongroom.evidence.tcglog import LogKind, TCGLog
-from strongroom.evidence.tdx import TDXQuote
-from strongroom.evidence.tpm import Hash
 from strongroom.keys.sealed_secret import Vault, envelope, sign
-from strongroom.verify.tcglog import replay
-from strongroom.wire.canonical import JSON, b64u, pack_json
-from tests.fakes.coco import MODEL, SECRET, Coco, everything, keeper, served
-from tests.unit.guest.test_aael import Memory
+from tests.fakes.coco import MODEL, SECRET, UID, Coco, allowed, everything, keeper, served
 
 Answer = tuple[int, str, bytes]
 SIGNER: Final = ec.generate_private_key(ec.SECP256R1())
 KID: Final = "kbs:///default/signer/key"
 TEXT: Final = "text/plain; charset=utf-8"
-UID: Final = os.getuid()
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coco]:
     plan = Plan(rules=everything(), signers={KID: SIGNER.public_key()})
     with served(tmp_path_factory.mktemp("s"), plan=plan) as coco:
-        yield coco
-
-
-def allowed(directory: Path, rule: Rule, **options: object) -> Iterator[Coco]:
-    with served(directory, plan=Plan(rules=Rules(uids={UID: rule})), **options) as coco:  # type: ignore[arg-type]
         yield coco
 
 
@@ -126,7 +109,7 @@ def test_an_agent_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_a_rule_lists_what_a_caller_may_have(
     tmp_path: Path, patterns: tuple[str, ...], path: str, given: bool
 ) -> None:
-    for coco in allowed(tmp_path, Rule(resources=patterns)):
+    with allowed(tmp_path, Rule(resources=patterns)) as coco:
         status, _, body = coco.get(f"/cdh/resource/{path}")
         assert status == (200 if given else 403)
         if not given:
@@ -206,7 +189,7 @@ def test_everything_else_takes_a_right_by_name(tmp_path: Path, right: Right) -> 
         Right.RAW_EVIDENCE: ("/aa/evidence?runtime_data=" + "a" * 64, "GET", None),
         Right.AAEL: ("/aa/aael", "POST", b'{"domain":"a","operation":"b","content":"c"}'),
     }
-    for coco in allowed(tmp_path, Rule(resources=("*",), allow=frozenset({right}))):
+    with allowed(tmp_path, Rule(resources=("*",), allow=frozenset({right}))) as coco:
         for other, (target, method, body) in asked.items():
             status, _, said = coco.get(target, method=method, body=body)
             assert status == (200 if other is right else 403)
@@ -214,132 +197,14 @@ def test_everything_else_takes_a_right_by_name(tmp_path: Path, right: Right) -> 
                 assert f"no rule allows {other}, want one in strongroom.coco.rules" in said.decode()
 
 
-def test_evidence_is_over_the_bytes_of_the_caller(shared: Coco) -> None:
-    for target, data in (
-        ("/aa/evidence?runtime_data=hello%20you", b"hello you"),
-        ("/aa/evidence?runtime_data=" + b64u(bytes(range(20))) + "&encoding=base64", bytes(range(20))),
-        ("/aa/evidence?runtime_data=", b""),
-    ):
-        status, kind, body = shared.get(target)
-        assert (status, kind) == (200, "application/json")
-        found = from_json("snp", json.loads(body))
-        assert SNPReport.parse(found.report).report_data == data.ljust(64, b"\0")
-
-
-OURS: Final = (b"strongroom/rd/v1", bytes(range(1, 49)), bytes(range(1, 34)), bytes(range(1, 65)))
-
-
-def over(data: bytes) -> str:
-    return f"/aa/evidence?runtime_data={b64u(data)}&encoding=base64"
-
-
-@pytest.mark.guarantee("G8")
-def test_bytes_that_could_speak_for_a_key_take_a_right_of_their_own(tmp_path: Path) -> None:
-    for coco in allowed(tmp_path, Rule(allow=frozenset({Right.EVIDENCE}))):
-        assert coco.get(over(bytes(range(1, 33)) + bytes(32)))[0] == 200
-        for data in OURS[1:]:
-            status, _, body = coco.get(over(data))
-            assert status == 403 and b"no rule allows raw_evidence" in body
-        status, _, body = coco.get(over(OURS[0]))  # short, and yet of our own shape
-        assert status == 500 and body.startswith(b"refused: report data: of a shape that is ours")
-
-
-def test_who_may_have_raw_evidence_has_it(shared: Coco) -> None:
-    for data in OURS[1:]:
-        status, _, body = shared.get(over(data))
-        found = from_json("snp", json.loads(body))
-        assert status == 200 and SNPReport.parse(found.report).report_data == data.ljust(64, b"\0")
-
-
-@pytest.mark.guarantee("G8")
-def test_the_agent_counts_the_bytes_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = Plan(rules=Rules(uids={UID: Rule(allow=frozenset({Right.EVIDENCE}))}))
-    with served(tmp_path, plan=plan) as coco:
-        monkeypatch.setattr("guest.resources.SHORT", 30)
-        status, _, body = coco.get(over(bytes(range(1, 32))))
-        assert (status, body) == (403, b"not allowed: runtime data: 31 bytes, want at most 30")
-        assert coco.get(over(bytes(range(1, 34))))[0] == 403
-
-
-def test_evidence_of_a_td_brings_a_log_that_replays(tmp_path: Path) -> None:
-    first = bytes(4) + b"\3\0\0\0" + bytes(20)
-    event = b"Spec ID Event03\0" + bytes(8) + bytes.fromhex("01000000 0c003000 00")
-    with served(tmp_path, "tdx") as coco:
-        bare = from_json("tdx", json.loads(coco.get("/aa/evidence?runtime_data=a")[2]))
-        assert bare.log == b""
-        (tmp_path / "ccel").write_bytes(first + len(event).to_bytes(4, "little") + event + b"\xff" * 64)
-        found = from_json("tdx", json.loads(coco.get("/aa/evidence?runtime_data=a")[2]))
-        log = TCGLog.parse(found.log, LogKind.CC)
-        assert replay(log, Hash.SHA384)[4] == TDXQuote.parse(found.report).body.rtmr3 == coco.events.head
-        assert json.loads(coco.get("/info")[2])["tee"] == "tdx"
-
-
-def test_evidence_of_devices_is_a_map(shared: Coco) -> None:
-    assert shared.get("/aa/additional-evidence?runtime_data=a") == (200, "application/json", b"{}")
-
-
 def test_what_machine_this_is_is_no_secret(tmp_path: Path) -> None:
-    for coco in allowed(tmp_path, Rule()):
+    with allowed(tmp_path, Rule()) as coco:
         assert json.loads(coco.get("/info")[2]) == {
             "version": "1.2",
             "tee": "snp",
             "additional_tees": [],
             "feature": "all",
         }
-
-
-ENTRY: Final[dict[str, JSON]] = {"domain": "app.example", "operation": "load", "content": '{"plugin": "a b"}'}
-
-
-def test_an_event_of_a_program_enters_our_log_once(tmp_path: Path) -> None:
-    register = Memory()
-    log = AAELLog.open(tmp_path / "aael", register)
-    with served(tmp_path, log=log) as coco:
-        before = len(coco.events.events)
-        assert len(log.records) == before  # what the boot did is there already
-        for _ in range(2):
-            found = coco.get("/aa/aael", method="POST", body=pack_json(ENTRY))
-            assert found == (200, "application/json", b'{"success":"true"}')
-        assert len(coco.events.events) == before + 1
-        assert coco.events.find("aael") == pack_json({**ENTRY, "caller": f"uid-{UID}"})
-        assert len(log.records) == before + 1 == register.extended
-        assert log.records[-1].entry == AAELEntry("app.example", "load", '{"plugin": "a b"}')
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"domain": "strongroom"}, "not allowed: aael entry: domain strongroom is this machine's own"),
-        ({"domain": "a b"}, "failed: aael entry: 'a b' is not one word"),
-        ({"content": "a\nb"}, "failed: aael entry: content is not one line"),
-        ({"content": "a" * 5000}, "failed: aael entry: content is over 4096 bytes"),
-    ],
-)
-def test_an_event_that_cannot_be_is_told_in_the_answer(
-    shared: Coco, change: dict[str, JSON], why: str
-) -> None:
-    status, _, body = shared.get("/aa/aael", method="POST", body=pack_json({**ENTRY, **change}))
-    said = json.loads(body)
-    assert status == 200 and said["success"] == "false" and said["message"].startswith(why)
-    assert shared.events.find("aael") is None
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"{}", b'{"domain":1}', b'{"domain":"a","domain":"b"}', b"\xff"]
-)
-def test_a_body_that_is_no_event_is_refused(shared: Coco, body: bytes) -> None:
-    assert shared.get("/aa/aael", method="POST", body=body)[0] == 400
-
-
-def test_programs_do_not_fill_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guest.resources.MAX_EVENTS", 2)
-    with served(tmp_path) as coco:
-        answers = [
-            json.loads(coco.get("/aa/aael", method="POST", body=pack_json({**ENTRY, "content": str(n)}))[2])
-            for n in range(3)
-        ]
-    assert [answer["success"] for answer in answers] == ["true", "true", "false"]
-    assert answers[2]["message"] == "refused: aael: there are 2 of programs already, want no more"
 
 
 def unsealed(coco: Coco, text: str) -> Answer:

@@ -15,7 +15,6 @@ from guest.coco.plan import PLAN, UNIT, Plan
 from guest.machine import units
 from guest.resources import Resources
 from guest.stages import coco as stage
-from guest.stages.keys import broker_session
 from guest.stages.measure import Workload
 from guest.stages.mount import Volumes
 from guest.system import System
@@ -44,11 +43,14 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     return replace(made, resources=Resources(made.attester))
 
 
-def opened(system: System, coco: Any, **changes: Any) -> None:
+def volumes(coco: Any, **changes: Any) -> Volumes:
     config = read(coco) if coco is not None else replace(read(RULES), coco=None)
     workload = Workload(config=replace(config, **changes), plan=None, measurement=bytes(48))  # type: ignore[arg-type]
-    volumes = Volumes(workload=workload, root="", epoch=1, path=Path())
-    asyncio.run(stage.open_coco(system, volumes))
+    return Volumes(workload=workload, root="", epoch=1, path=Path())
+
+
+def opened(system: System, coco: Any, **changes: Any) -> None:
+    asyncio.run(stage.open_coco(system, volumes(coco, **changes)))
 
 
 def test_nothing_happens_unless_userdata_asks(system: System) -> None:
@@ -75,11 +77,30 @@ def test_the_root_of_local_keys_is_this_machines_own_too(system: System) -> None
     assert ResourceURI.parse("kbs:///default/keys/root") in resources._own
 
 
-def test_the_session_is_that_of_the_machines_broker(system: System) -> None:
+@pytest.mark.parametrize("coco", [None, RULES], ids=["off", "on"])
+def test_the_session_with_the_broker_is_kept_while_somebody_may_ask(system: System, coco: Any) -> None:
     config = read(RULES)
-    session = asyncio.run(broker_session(system, config, deadline_s=stage.DEADLINE))
-    assert config.broker is not None
-    assert session.url == config.broker.url
+
+    async def boot() -> bool:
+        async with system.broker as broker:
+            before = await broker.session(config.broker)
+            await stage.open_coco(system, volumes(coco))
+            return before is await broker.session(config.broker)
+
+    assert asyncio.run(boot()) is (coco is not None)
+
+
+def test_programs_ask_over_the_session_of_the_boot(system: System) -> None:
+    config, resources = read(RULES), system.resources
+    assert resources is not None
+
+    async def boot() -> None:
+        async with system.broker as broker:
+            before = await broker.session(config.broker)
+            await stage.open_coco(system, volumes(RULES))
+            assert await resources._connected() is before
+
+    asyncio.run(boot())
 
 
 def test_what_cannot_be_had_ends_the_boot(system: System) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.machine import pci
@@ -59,6 +60,7 @@ def system(folder: Path, machine: Machine, gpus: GPUs) -> System:
         grants=Grants(),
         record=Record(folder / "boot.json"),
         applications=Applications(attester),
+        broker=KeyBroker(attester),
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from guest.attester import Attester
+from guest.broker import KeyBroker, speaking
 from guest.config import Broker
-from guest.stages.keys import Keys, Release, obtain_keys, speaking
+from guest.stages.keys import Keys, Release, obtain_keys
 from strongroom.broker.dialect import DIALECTS
 from strongroom.errors import PolicyError, ProtocolError
 from strongroom.evidence.gpu import GPUEvidence
@@ -51,8 +52,9 @@ def obtain(directory: Path, attester: Attester, **broker: Any) -> tuple[Keys, He
                 url=heard.url, ca_pem=None, spki_sha256=shown.spki_sha256.hex(), deadline_s=10, **broker
             )
             workload = _Named(config=_Named(broker=at, model=_Named(key=str(URI), push=None)))
-            system = _Named(attester=attester)
-            return await obtain_keys(system, workload), heard  # type: ignore[arg-type]
+            async with KeyBroker(attester) as key_broker:
+                system = _Named(attester=attester, broker=key_broker)
+                return await obtain_keys(system, workload), heard  # type: ignore[arg-type]
 
     return asyncio.run(run())
 

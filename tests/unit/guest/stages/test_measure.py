@@ -8,6 +8,7 @@ import pytest
 from guest import config
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.config import Config
 from guest.grants import Grants
 from guest.machine.tsm import TSMReport
@@ -53,6 +54,7 @@ def guest(tmp_path: Path, machine: Machine) -> System:
         grants=Grants(),
         record=Record(tmp_path / "boot.json"),
         applications=Applications(Attester(FakeTSM())),
+        broker=KeyBroker(Attester(FakeTSM())),
     )
 
 

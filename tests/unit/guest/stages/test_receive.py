@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guest import bounds
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.config import Broker, Config, Door, Model, Push
 from guest.evidence import RECEIVER_UNIT
 from guest.gpus import GPUs
@@ -21,12 +22,12 @@ from guest.machine import units
 from guest.machine.tsm import TSMReport
 from guest.machine.units import UnitState
 from guest.record import Record
-from guest.stages import keys as keys_stage
 from guest.stages import receive as stage
 from guest.stages.keys import Keys, Release, obtain_keys
 from guest.stages.measure import Workload
 from guest.stages.receive import receive
 from guest.stages.sockets import Sockets
+from guest.stages.volumes import StateVolumes
 from guest.system import System
 from sidecars.receive.config import ReceiveConfig
 from strongroom.broker.resource import ResourceURI, VolumeKey
@@ -56,14 +57,16 @@ class FakeTSM:
 
 @pytest.fixture
 def system(tmp_path: Path) -> System:
+    attester = Attester(FakeTSM())
     return System(
         seed=tmp_path,
         engine_venv=tmp_path,
-        attester=Attester(FakeTSM()),
+        attester=attester,
         gpus=cast(GPUs, None),
         grants=Grants(),
         record=Record(tmp_path / "boot.json"),
         applications=cast(Applications, None),
+        broker=KeyBroker(attester),
     )
 
 
@@ -134,7 +137,7 @@ def waiting(key: str | None = None) -> Keys:
 def test_a_push_is_waited_for_and_written_down(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     manager = Manager("waiting for a provider", "receiving tiny: 1 of 2 bytes", told())
     manager.install(monkeypatch, system)
-    here = asyncio.run(receive(system, Sockets(waiting())))
+    here = asyncio.run(receive(system, StateVolumes(Sockets(waiting()))))
     assert (here.key, here.release) == (KEY, Release(ACCEPTANCE.root, 3))
     assert manager.calls == [f"start {RECEIVER_UNIT}", f"stop {RECEIVER_UNIT}"]
     assert manager.log_at_start is not None
@@ -150,7 +153,7 @@ def test_the_door_gets_its_settings_and_the_key_by_credential(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Manager(told()).install(monkeypatch, system)
-    asyncio.run(receive(system, Sockets(waiting())))
+    asyncio.run(receive(system, StateVolumes(Sockets(waiting()))))
 
     def granted(name: str) -> bytes:
         address = f"\0x/unit/{RECEIVER_UNIT}/{name}".encode()
@@ -164,7 +167,7 @@ def test_the_door_gets_its_settings_and_the_key_by_credential(
 
 def test_a_model_at_its_source_is_there_already(system: System) -> None:
     keys = Keys(workload=workload(key="kbs:///a/b/c", push=False), key=KEY, release=Release(bytes(32), 1))
-    here = asyncio.run(receive(system, Sockets(keys)))
+    here = asyncio.run(receive(system, StateVolumes(Sockets(keys))))
     assert here.release == keys.release
     assert system.attester.log.events == ()
 
@@ -189,13 +192,13 @@ def test_whatever_else_the_unit_says_ends_the_boot(
 ) -> None:
     Manager(*states).install(monkeypatch, system)
     with pytest.raises(kind, match=said):
-        asyncio.run(receive(system, Sockets(waiting())))
+        asyncio.run(receive(system, StateVolumes(Sockets(waiting()))))
     assert system.attester.log.find("pushed") is None
 
 
 def test_a_door_that_was_killed_is_waited_for(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     Manager(unit_state("", "activating"), told()).install(monkeypatch, system)
-    assert asyncio.run(receive(system, Sockets(waiting()))).release.epoch == 3
+    assert asyncio.run(receive(system, StateVolumes(Sockets(waiting())))).release.epoch == 3
 
 
 def test_nobody_pushes_in_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +206,7 @@ def test_nobody_pushes_in_time(system: System, monkeypatch: pytest.MonkeyPatch) 
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(stage, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     with pytest.raises(MachineError, match="no model was accepted within 60 s"):
-        asyncio.run(receive(system, Sockets(waiting())))
+        asyncio.run(receive(system, StateVolumes(Sockets(waiting()))))
 
 
 # Where the key comes from
@@ -214,12 +217,6 @@ class FakeSession:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
 
     async def get(self, resource: ResourceURI) -> Secret:
         assert str(resource) == "kbs:///a/b/c"
@@ -234,7 +231,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
         async def session(*_: object) -> FakeSession:
             return FakeSession(secret)
 
-        monkeypatch.setattr(keys_stage, "broker_session", session)
+        monkeypatch.setattr(KeyBroker, "session", session)
 
     return gives
 

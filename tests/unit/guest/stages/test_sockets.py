@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Self
 import pytest
 
 from demo.silicon.vtpm import vtpm
-from guest import config
+from guest import broker, config
 from guest.applications import Applications
 from guest.attester import Attester
+from guest.broker import KeyBroker
 from guest.grants import Grants
 from guest.keysock.plan import PLAN, ROOT, UNIT, Plan, app_keys
 from guest.record import Record
-from guest.stages import keys as keys_stage
 from guest.stages.keys import Keys
 from guest.stages.sockets import open_sockets
 from guest.system import System
@@ -49,6 +49,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
         grants=Grants(),
         record=Record(tmp_path / "boot.json"),
         applications=Applications(attester),
+        broker=KeyBroker(attester),
     )
 
 
@@ -109,7 +110,7 @@ class Session:
 
 
 def test_a_root_of_the_broker_is_named_with_it(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys_stage, "BrokerSession", Session)
+    monkeypatch.setattr(broker, "BrokerSession", Session)
     plan, root = opened(system, {"root": "broker", "resource": "kbs:///default/keys/root"})
     assert root == Session.secret and Session.asked == ["kbs:///default/keys/root"]
     said = event(system)
@@ -122,7 +123,7 @@ def test_a_root_of_the_broker_is_named_with_it(system: System, monkeypatch: pyte
 def test_a_resource_that_is_no_root_ends_the_boot(
     system: System, monkeypatch: pytest.MonkeyPatch, secret: bytes
 ) -> None:
-    monkeypatch.setattr(keys_stage, "BrokerSession", type("Other", (Session,), {"secret": secret}))
+    monkeypatch.setattr(broker, "BrokerSession", type("Other", (Session,), {"secret": secret}))
     with pytest.raises(FormatError, match="keys root"):
         opened(system, {"root": "broker", "resource": "kbs:///default/keys/root"})
     assert event(system) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.errors import ConfigError, MachineError
-from strongroom.host.brokerage.database import FILE, Database
+from strongroom.host.brokerage.database import FILE, LOG_BYTES, BusyError, Database
 
 
 def test_every_commit_is_synced(tmp_path: Path) -> None:
@@ -69,3 +69,40 @@ def test_another_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database at all, but long enough to look at" * 100)
     with pytest.raises(MachineError, match="not a database"):
         Database(tmp_path)
+
+
+def test_a_log_that_was_written_out_loses_and_adds_nothing(tmp_path: Path) -> None:
+    """Behind the last commit are zeros; whoever opens it after a kill reads up to there."""
+    database = Database.create(tmp_path)
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO meta VALUES ('before', x'00')")
+    database.write_out()
+    log = tmp_path / f"{FILE}-wal"
+    assert log.stat().st_size == LOG_BYTES
+    with database.transaction() as connection:
+        connection.execute("INSERT INTO meta VALUES ('after', x'01')")
+    assert log.stat().st_size == LOG_BYTES
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name in (FILE, f"{FILE}-wal"):  # as a machine that lost its power has them
+        (killed / name).write_bytes((tmp_path / name).read_bytes())
+    again = Database(killed)
+    assert again.rows("SELECT name FROM meta ORDER BY name") == [("after",), ("before",)]
+    assert again.rows("PRAGMA integrity_check") == [("ok",)]
+    again.close()
+    database.write_out()
+    database.checkpoint()
+    assert database.rows("SELECT count(*) FROM meta") == [(2,)]
+    database.close()
+
+
+def test_who_does_not_wait_is_told_at_once(tmp_path: Path) -> None:
+    database, other = Database.create(tmp_path), Database(tmp_path)
+    for holder in (database, other):
+        with holder.transaction(), pytest.raises(BusyError), database.transaction(wait=False):
+            pass
+    with database.transaction(wait=False) as connection:
+        connection.execute("INSERT INTO meta VALUES ('a', x'00')")
+    assert other.rows("SELECT name FROM meta") == [("a",)]
+    other.close()
+    database.close()

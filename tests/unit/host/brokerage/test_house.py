@@ -10,7 +10,7 @@ import pytest
 from strongroom.broker.audit import Audit
 from strongroom.broker.resource import ResourceURI
 from strongroom.errors import ConfigError, MachineError, VerifyError
-from strongroom.host.brokerage import house as module
+from strongroom.host.brokerage import rotation as module
 from strongroom.host.brokerage.database import FILE
 from strongroom.host.brokerage.house import House
 from strongroom.host.brokerage.root import FileRoot, Found

@@ -1,5 +1,6 @@
 """Mirrors sidecars/fs/mounting.py, as far as it needs no mount."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,16 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match=r"^mount .*: not a directory$"):
         clear(tmp_path / "file" / "mount")
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_whatever_the_umask_is_nobody_else_can_change_what_leads_to_a_mount(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        clear(tmp_path / "volumes" / "state")
+    finally:
+        os.umask(before)
+    for folder in (tmp_path / "volumes", tmp_path / "volumes" / "state"):
+        assert folder.stat().st_mode & 0o022 == 0

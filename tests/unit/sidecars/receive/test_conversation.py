@@ -1,4 +1,4 @@
-"""Mirrors sidecars/receive/conversation.py: how long a sender may take. tests/integration/test_push.py has the rest."""
+"""Mirrors sidecars/receive/conversation.py: how long a sender may take. tests/integration/push/ has the rest."""
 
 import asyncio
 from collections.abc import Sequence
