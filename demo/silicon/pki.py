@@ -47,6 +47,9 @@ class PKI:
     ask: x509.Certificate
     chip_secret: bytes = field(repr=False)  # 32 bytes
     chip_id: bytes  # 64 bytes, the hwid of the VCEK
+    _issued: dict[TCB, tuple[ec.EllipticCurvePrivateKey, x509.Certificate]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def ark_sha256(self) -> bytes:
@@ -54,14 +57,27 @@ class PKI:
 
     def vcek_key(self, tcb: TCB) -> ec.EllipticCurvePrivateKey:
         """The chip's signing key at `tcb`: always the same one for the same chip and TCB."""
+        return self._at(tcb)[0]
+
+    def vcek(self, tcb: TCB) -> x509.Certificate:
+        """The certificate of `vcek_key(tcb)`, as a key distribution service would issue it."""
+        return self._at(tcb)[1]
+
+    def _at(self, tcb: TCB) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        """Made once: a host asks for its chip's certificate once, and keeps it."""
+        if (issued := self._issued.get(tcb)) is None:
+            key = self._derive(tcb)
+            issued = self._issued[tcb] = key, self._issue(tcb, key)
+        return issued
+
+    def _derive(self, tcb: TCB) -> ec.EllipticCurvePrivateKey:
         info = b"insecure-simulated/vcek/v1" + bytes(_spl(tcb).values())
         wide = HKDF(algorithm=hashes.SHA384(), length=56, salt=None, info=info).derive(self.chip_secret)
         return ec.derive_private_key(int.from_bytes(wide, "big") % (_P384_ORDER - 1) + 1, ec.SECP384R1())
 
-    def vcek(self, tcb: TCB) -> x509.Certificate:
-        """The certificate of `vcek_key(tcb)`, as a key distribution service would issue it."""
+    def _issue(self, tcb: TCB, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         builder = _builder("VCEK", self.ask.subject, self.ask.not_valid_before_utc, VCEK_LIFETIME)
-        builder = builder.public_key(self.vcek_key(tcb).public_key()).serial_number(1)
+        builder = builder.public_key(key.public_key()).serial_number(1)
         for arc, value in _vcek_extensions(tcb, self.chip_id):
             extension = x509.UnrecognizedExtension(ObjectIdentifier(f"{_AMD}.{arc}"), value)
             builder = builder.add_extension(extension, critical=False)

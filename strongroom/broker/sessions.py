@@ -20,7 +20,7 @@ from strongroom.wire.canonical import JSON
 
 LIFE: Final = timedelta(minutes=5)  # once attested
 WAITING: Final = timedelta(seconds=30)  # for evidence, and then for its verification
-MAX_SESSIONS: Final = 1024
+MAX_SESSIONS: Final = 4096
 MAX_OF_PEER: Final = 64  # that are not attested
 MAX_KEPT: Final = 128 << 20  # bytes of attestations
 
