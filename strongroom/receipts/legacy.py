@@ -28,6 +28,7 @@ from strongroom.wire.canonical import JSON
 ECDSA: Final = "ecdsa"  # the default of its clients
 ED25519: Final = "ed25519"
 NONCE: Final = 32  # bytes
+_DIGEST: Final = 32  # bytes
 _PREFIX: Final = b"\x19Ethereum Signed Message:\n"
 _TEXT: Final = re.compile(r"[0-9a-f]{64}:[0-9a-f]{64}")
 _SIGNATURES: Final = {ECDSA: re.compile(r"0x[0-9a-f]{130}"), ED25519: re.compile(r"[0-9a-f]{128}")}
@@ -127,15 +128,17 @@ def address(key: Key) -> str:
     return _checksummed(key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint))
 
 
-def report_data(signing_address: str, *, nonce: bytes, tls_spki: bytes | None = None) -> bytes:
+def report_data(signing_address: str, *, nonce: bytes, tls_spki_sha256: bytes | None = None) -> bytes:
     """64 bytes that tie a signing key to a nonce; and, in version 2, to the SHA-256 of a TLS key's SPKI."""
     if len(nonce) != NONCE:
         raise FormatError(f"nonce: {len(nonce)} bytes, want {NONCE}")
+    if tls_spki_sha256 is not None and len(tls_spki_sha256) != _DIGEST:
+        raise FormatError(f"tls_spki_sha256: {len(tls_spki_sha256)} bytes, want {_DIGEST}")
     if not any(pattern.fullmatch(signing_address) for pattern in _ADDRESSES.values()):
         raise FormatError(f"signing address: {signing_address[:80]!a} is none")
     key = bytes.fromhex(signing_address.removeprefix("0x"))
-    if tls_spki is not None:
-        return sha256(key + tls_spki).digest() + nonce
+    if tls_spki_sha256 is not None:
+        return sha256(key + tls_spki_sha256).digest() + nonce
     return key.ljust(32, b"\0") + nonce
 
 

@@ -10,10 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from strongroom.errors import FormatError, StrongroomError, VerifyError
 from strongroom.evidence.binding import Purpose, receipt_challenge
-from strongroom.receipts.envelope import MAX_BYTES, pack, parse, verify_envelope
+from strongroom.receipts.envelope import MAX_BYTES, from_stream, pack, parse, verify_envelope
+from strongroom.receipts.hashing import RECEIPT_COMMENT, StreamHash
 from strongroom.receipts.receipt import Receipt, sign
 from strongroom.verify.lacking import LackingError
 from strongroom.verify.roots import PRODUCTION
+from strongroom.wire.canonical import pack_json
 from tests.fakes.exchange import ENGINE, MODEL, NOT_BEFORE, NOW, events, receipt, receipt_bundle, spki
 from tests.fakes.makers import World
 from tests.fakes.silicon import MEASUREMENT, roots, silicon
@@ -142,3 +144,22 @@ def test_a_file_brings_collateral_that_holds_for_its_time_and_no_longer() -> Non
     assert parse(bare)[0] == parse(raw)[0]  # the signature does not speak of collateral
     with pytest.raises(LackingError, match="neither evidence nor verifier"):
         verify_envelope(bare, roots=world.roots, now=NOW)
+
+
+def carrying(found: Receipt, times: int = 1) -> StreamHash:
+    stream = StreamHash()
+    comment = RECEIPT_COMMENT + pack_json(sign(found, KEY).to_json()) + b"\n\n"
+    stream.update(b"data: 1\n\n" + comment * times + b"data: [DONE]\n\n")
+    return stream
+
+
+@pytest.mark.guarantee("G12")
+def test_a_stream_carries_one_receipt_and_that_is_a_streams() -> None:
+    streamed = replace(RECEIPT, stream=True)
+    assert from_stream(carrying(streamed)).receipt == streamed
+    with pytest.raises(FormatError, match="is for an answer that was no stream"):
+        from_stream(carrying(RECEIPT))
+    with pytest.raises(FormatError, match="more receipts than one"):
+        from_stream(carrying(streamed, times=2))
+    with pytest.raises(FormatError, match="no receipt"):
+        from_stream(StreamHash())

@@ -114,7 +114,11 @@ def test_report_data_of_both_versions() -> None:
     key = bytes.fromhex(address(ECDSA)[2:])
     assert report_data(address(ECDSA), nonce=nonce) == key + bytes(12) + nonce
     assert report_data(address(ED25519), nonce=nonce) == bytes.fromhex(address(ED25519)) + nonce
-    assert report_data(address(ECDSA), nonce=nonce, tls_spki=spki) == sha256(key + spki).digest() + nonce
+    second = report_data(address(ECDSA), nonce=nonce, tls_spki_sha256=spki)
+    assert second == sha256(key + spki).digest() + nonce
+    for wrong in (b"", spki[:31], spki + b"\0", b"a whole SPKI, and not the hash of one"):
+        with pytest.raises(FormatError, match=r"tls_spki_sha256: .* want 32"):
+            report_data(address(ECDSA), nonce=nonce, tls_spki_sha256=wrong)
     with pytest.raises(FormatError, match="31 bytes"):
         report_data(address(ECDSA), nonce=bytes(31))
     with pytest.raises(FormatError, match="signing address"):

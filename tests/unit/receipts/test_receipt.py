@@ -5,10 +5,22 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from strongroom.errors import FormatError, VerifyError
 from strongroom.evidence.eventlog import Event, EventLog
-from strongroom.receipts.receipt import _KEYS, Engine, Model, Receipt, SignedReceipt, sign, verify
+from strongroom.receipts.receipt import (
+    _KEYS,
+    CACHES,
+    Engine,
+    Letterhead,
+    Model,
+    Receipt,
+    SignedReceipt,
+    sign,
+    verify,
+)
 from strongroom.wire.canonical import pack_json
 from tests.fakes.exchange import ENGINE, MODEL, events, receipt, receipt_bundle, spki, tls_key
 from tests.fakes.silicon import silicon
@@ -43,6 +55,8 @@ def test_a_signature_verifies() -> None:
         {"response_sha256": bytes(32)},
         {"complete": False},
         {"evidence_sha256": bytes(32)},
+        {"stream": True},
+        {"cache": "tenant"},
     ],
     ids="-".join,
 )
@@ -84,7 +98,7 @@ def test_only_ed25519_keys_count(key: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"version": "strongroom/receipt/v2"}, "version is"),
+        ({"version": "strongroom/receipt/v1"}, "version is"),
         ({"more": 1}, "'more' is unknown"),
         ({"id": "A" * 32}, "32 hex digits"),
         ({"id": "a" * 31}, "32 hex digits"),
@@ -93,6 +107,9 @@ def test_only_ed25519_keys_count(key: bytes) -> None:
         ({"endpoint": ""}, "printable"),
         ({"endpoint": "/v1\n"}, "printable"),
         ({"complete": 1}, "want true or false"),
+        ({"stream": None}, "want true or false"),
+        ({"cache": "everyone"}, "want one of request, tenant, user"),
+        ({"cache": 1}, "printable"),
         ({"request_sha256": "AB" * 32}, "64 lowercase hex"),
         ({"request_sha256": "ab" * 31}, "64 lowercase hex"),
         ({"model": []}, "want an object"),
@@ -134,3 +151,40 @@ def test_a_log_without_them_is_refused() -> None:
         Model.from_events(EventLog())
     with pytest.raises(FormatError, match="event engine: got list"):
         Engine.from_events(EventLog((Event("engine", pack_json([])),)))
+
+
+@given(
+    cache=st.sampled_from(CACHES),
+    complete=st.booleans(),
+    stream=st.booleans(),
+    endpoint=st.sampled_from(["/v1/chat/completions", "/v1/completions"]),
+    served_at=st.integers(0, 2**53 - 1),
+    hashes=st.tuples(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32)),
+)
+def test_a_letterhead_packs_what_the_receipt_packs(
+    cache: str, complete: bool, stream: bool, endpoint: str, served_at: int, hashes: tuple[bytes, bytes]
+) -> None:
+    answered = replace(
+        RECEIPT,
+        cache=cache,
+        complete=complete,
+        stream=stream,
+        endpoint=endpoint,
+        served_at=served_at,
+        request_sha256=hashes[0],
+        response_sha256=hashes[1],
+    )
+    model = replace(MODEL, name='a "model" \\ \u00e9')
+    letterhead = Letterhead(model=model, engine=ENGINE, evidence_sha256=RECEIPT.evidence_sha256)
+    assert letterhead.receipt(answered) == replace(answered, model=model)
+    for _ in range(2):  # the second time from what was packed before
+        assert letterhead.signed_part(answered) == replace(answered, model=model).signed_part
+
+
+def test_what_a_stream_carries_round_trips() -> None:
+    assert SignedReceipt.from_json(SIGNED.to_json()) == SIGNED
+    for name in ("receipt", "signature", "key"):
+        with pytest.raises(FormatError, match=f"'{name}' is missing"):
+            SignedReceipt.from_json({k: v for k, v in SIGNED.to_json().items() if k != name})
+    with pytest.raises(FormatError, match="want base64url text"):
+        SignedReceipt.from_json({**SIGNED.to_json(), "signature": 1})
