@@ -14,13 +14,17 @@ blocking shell for a client.
                that offers one back gets a full handshake. No early data
 
 Nobody here checks a certificate against an authority: a peer is accepted by its evidence, and the handshake
-proves only possession of the certificate's key.
+proves only possession of the certificate's key. A server that knows certificates of clients asks for one, and ends the
+handshake when it is shown another; a client may show none.
 """
 
 import ipaddress
 import math
+import select
 import socket
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -30,7 +34,7 @@ from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from strongroom.errors import MachineError, ProtocolError, TransportError
 
@@ -38,8 +42,14 @@ from strongroom.errors import MachineError, ProtocolError, TransportError
 # the client knows, where it would else take whatever the client made a key share for.
 GROUPS: Final = (b"X25519MLKEM768/X25519/P-256", b"X25519:P-256")
 _CIPHERS: Final = b"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
-_LIB: Final = Binding().lib  # the same library under pyOpenSSL, for the two calls it does not wrap
+_LIB: Final = (
+    Binding().lib
+)  # the same library under pyOpenSSL: what that does not wrap, or wraps in much Python
+_FFI: Final = Binding.ffi
 _READ: Final = 64 * 1024  # bytes taken from OpenSSL, or from the socket, in one call
+_SLICE: Final = (
+    64 * 1024
+)  # bytes encrypted at once: what OpenSSL holds for it, it keeps as long as the connection
 _CLOSED_BY_PEER: Final = "tls: the peer closed the connection"
 
 
@@ -74,8 +84,13 @@ class ServerContext:
     inner: SSL.Context
 
     @classmethod
-    def of(cls, *, key: ec.EllipticCurvePrivateKey, certificate: bytes) -> Self:
-        """`certificate` is DER. Raises MachineError when the key is not the certificate's."""
+    def of(
+        cls, *, key: ec.EllipticCurvePrivateKey, certificate: bytes, clients: Sequence[bytes] = ()
+    ) -> Self:
+        """`certificate` is DER, and so are those that clients may show: none are asked for when there are none.
+
+        Raises MachineError when the key is not the certificate's.
+        """
         context = _context()
         try:
             context.use_certificate(x509.load_der_x509_certificate(certificate))
@@ -83,7 +98,36 @@ class ServerContext:
             context.check_privatekey()
         except (ValueError, SSL.Error) as error:
             raise MachineError("tls: key and certificate do not belong together") from error
+        if clients:
+            _ask_clients(context, clients)
         return cls(context)
+
+
+def _ask_clients(context: SSL.Context, certificates: Sequence[bytes]) -> None:
+    """Let OpenSSL itself decide: a callback of ours would need memory that is both writable and executable.
+
+    Each certificate is a trust anchor by itself, whoever signed it. Their names are not sent with the question, which
+    goes to everybody who connects.
+    """
+    store = context.get_cert_store()
+    if store is None:
+        raise MachineError("tls: the linked OpenSSL has no store for certificates")
+    for certificate in certificates:
+        store.add_cert(crypto.load_certificate(crypto.FILETYPE_ASN1, certificate))
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    context.set_verify_depth(0)
+    context.set_verify(SSL.VERIFY_PEER)
+
+
+class _Scratch(threading.local):
+    """One buffer for each thread: a connection of its own would keep as much for every client that is silent."""
+
+    def __init__(self) -> None:
+        self.room = _FFI.new("char[]", _READ)
+        self.view = _FFI.buffer(self.room)
+
+
+_SCRATCH: Final = _Scratch()
 
 
 class TLSEngine:
@@ -95,6 +139,10 @@ class TLSEngine:
 
     def __init__(self, connection: SSL.Connection) -> None:
         self._connection = connection
+        # pyOpenSSL's own recv(), send() and bio_*() cost several times what OpenSSL does for a short message
+        self._ssl = connection._ssl  # noqa: SLF001
+        self._into, self._from = connection._into_ssl, connection._from_ssl  # noqa: SLF001
+        self._out: list[bytes] = []  # ciphertext of slices
         self.established = False
         self.peer_closed = False  # a close_notify came: the end of what the peer says, not of what it reads
 
@@ -118,21 +166,29 @@ class TLSEngine:
 
     def feed(self, ciphertext: bytes) -> bytes:
         """All plaintext that became readable, perhaps none. Raises ProtocolError when the peer broke TLS."""
-        if ciphertext:
-            self._connection.bio_write(ciphertext)
+        if ciphertext and _LIB.BIO_write(self._into, ciphertext, len(ciphertext)) != len(ciphertext):
+            raise MachineError("tls: no memory for what came")
         if not self.established and not self._handshake():
             return b""
-        plaintext = bytearray()
-        while not self.peer_closed:
+        plaintext, scratch = b"", _SCRATCH
+        more: list[bytes] = []
+        while (count := _LIB.SSL_read(self._ssl, scratch.room, _READ)) > 0:
+            if plaintext:
+                more.append(scratch.view[:count])
+            else:
+                plaintext = scratch.view[:count]
+        self._read_ended(count)
+        return plaintext + b"".join(more) if more else plaintext
+
+    def _read_ended(self, result: int) -> None:
+        reason = _LIB.SSL_get_error(self._ssl, result)
+        if reason == _LIB.SSL_ERROR_ZERO_RETURN:
+            self.peer_closed = True
+        elif reason != _LIB.SSL_ERROR_WANT_READ:
             try:
-                plaintext += self._connection.recv(_READ)
-            except SSL.WantReadError:
-                break
-            except SSL.ZeroReturnError:
-                self.peer_closed = True
+                self._connection._raise_ssl_error(self._ssl, result)  # noqa: SLF001
             except SSL.Error as error:
                 _broken("record", error)
-        return bytes(plaintext)
 
     def _handshake(self) -> bool:
         try:
@@ -148,21 +204,39 @@ class TLSEngine:
         """Encrypt; take() has the result. ProtocolError before the handshake is over."""
         if not self.established:
             raise ProtocolError("tls: sending before the handshake is over")
-        if not plaintext:
-            return
-        try:
-            self._connection.sendall(plaintext)
-        except SSL.Error as error:
-            _broken("record", error)
+        if len(plaintext) > _SLICE:
+            rest = memoryview(plaintext)
+            for at in range(0, len(rest), _SLICE):
+                self._encrypt(bytes(rest[at : at + _SLICE]))
+                self._out += self._drawn()
+        elif plaintext:
+            self._encrypt(plaintext)
+
+    def _encrypt(self, plaintext: bytes) -> None:
+        if (result := _LIB.SSL_write(self._ssl, plaintext, len(plaintext))) <= 0:
+            try:
+                self._connection._raise_ssl_error(self._ssl, result)  # noqa: SLF001
+            except SSL.Error as error:
+                _broken("record", error)
 
     def take(self) -> bytes:
         """Ciphertext that waits for the wire, perhaps none."""
-        out = bytearray()
-        while True:
-            try:
-                out += self._connection.bio_read(_READ)
-            except SSL.WantReadError:
-                return bytes(out)
+        if self._out:
+            out, self._out = self._out + self._drawn(), []
+            return b"".join(out)
+        scratch = _SCRATCH
+        count = _LIB.BIO_read(self._from, scratch.room, _READ)
+        if count < _READ:
+            return scratch.view[:count] if count > 0 else b""
+        return b"".join([scratch.view[:count], *self._drawn()])
+
+    def _drawn(self) -> list[bytes]:
+        scratch, drawn = _SCRATCH, list[bytes]()
+        while (count := _LIB.BIO_read(self._from, scratch.room, _READ)) > 0:
+            drawn.append(scratch.view[:count])
+            if count < _READ:
+                break
+        return drawn
 
     def close(self) -> None:
         """Queue a close_notify; take() has it. Harmless when the connection is already beyond use."""
@@ -232,6 +306,18 @@ class TLSStream:
         data = bytes(self._ready[:limit])
         del self._ready[:limit]
         return data
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing came that nobody asked for: no byte, and no end."""
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        return not self._ready and not self._engine.peer_closed and not waiting.poll(0)
+
+    def abort(self) -> None:
+        """End it at once, from whatever thread: who waits here gets a TransportError. close() is still to come."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         with suppress(TransportError):

@@ -44,8 +44,13 @@ class TLSIdentity:
         return self.not_before <= now < self.not_before + RENEW_AFTER
 
 
-async def make_tls_identity(*, evidence_socket: Path, names: Sequence[str], now: datetime) -> TLSIdentity:
-    """A fresh P-256 key and its certificate. Errors as of request_evidence()."""
+async def make_tls_identity(
+    *, evidence_socket: Path, names: Sequence[str], now: datetime, clients: Sequence[bytes] = ()
+) -> TLSIdentity:
+    """A fresh P-256 key and its certificate. Errors as of request_evidence().
+
+    `clients` are the certificates (DER) that those who connect may show; none are asked for when there are none.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     not_before = whole_minute(now) - _BACKDATE
@@ -60,7 +65,7 @@ async def make_tls_identity(*, evidence_socket: Path, names: Sequence[str], now:
         lifetime=LIFETIME,
         serial=1 + secrets.randbits(120),
     )
-    context = ServerContext.of(key=key, certificate=certificate)
+    context = ServerContext.of(key=key, certificate=certificate, clients=clients)
     return TLSIdentity(context=context, certificate=certificate, spki=spki, not_before=not_before)
 
 
@@ -71,6 +76,7 @@ async def keep_fresh(
     names: Sequence[str],
     replace: Callable[[TLSIdentity], None],
     failed: Callable[[StrongroomError], None],
+    clients: Sequence[bytes] = (),
 ) -> NoReturn:
     """Hand a successor to `replace` in time, for connections to come. Raises once one expired without a successor.
 
@@ -82,7 +88,7 @@ async def keep_fresh(
             continue
         try:
             identity = await make_tls_identity(
-                evidence_socket=evidence_socket, names=names, now=datetime.now(UTC)
+                evidence_socket=evidence_socket, names=names, now=datetime.now(UTC), clients=clients
             )
             replace(identity)
         except StrongroomError as error:

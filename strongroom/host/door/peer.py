@@ -6,18 +6,32 @@ counts as gone.
 """
 
 import asyncio
+import fcntl
 import ipaddress
+import termios
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, cast
+from struct import Struct
+from typing import Final, Protocol, cast
 
 from strongroom.errors import ProtocolError
+from strongroom.host.door.waiter import Waiter
 from strongroom.host.tls import ServerContext, TLSEngine
 
 HANDSHAKE: Final = 10.0  # seconds from accept to Finished
-STALL: Final = 60.0  # seconds a client may leave its answer unread
+STALL: Final = 60.0  # seconds in which a client reads PROGRESS of an answer that waits for it
+PROGRESS: Final = 16 * 1024  # bytes
 LINGER: Final = 2.0  # seconds to let the last answer be read while a refused body still arrives
 HIGH_WATER: Final = 256 * 1024  # bytes waiting in either direction
+_INT: Final = Struct("=i")
+
+
+class Source(Protocol):
+    """Where an answer comes from as fast as it is read: held while the client reads slower."""
+
+    def hold(self) -> None: ...
+
+    def go_on(self) -> None: ...
 
 
 class Peer(asyncio.Protocol):
@@ -31,14 +45,20 @@ class Peer(asyncio.Protocol):
     ) -> None:
         self.tls = TLSEngine.server(context)
         self.gone = False  # nothing written now reaches anyone
+        self.stalled = False  # it is gone because it did not read
         self.origin = b""  # whom limits hold for: an IPv4 address, or the network of an IPv6 address
         self._busy = False  # a request is being answered
         self._serve, self._register, self._forget = serve, register, forget
-        self._inbox = bytearray()
-        self._arrived = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._discard = self._lost = False
+        self._inbox: list[bytes] = []
+        self._waiting = 0  # bytes in it
+        self._waiter = Waiter(asyncio.get_running_loop())
+        self._unread: asyncio.TimerHandle | None = (
+            None  # runs while the client has more to read than it should
+        )
+        self._written = self._read = 0  # bytes, and how many of them the client had when that was armed
+        self._over = asyncio.Event()  # the connection is lost, or was given back
+        self._source: Source | None = None
+        self._discard = self._lost = self._held_back = False
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
@@ -61,41 +81,86 @@ class Peer(asyncio.Protocol):
         if self._discard or self.gone:
             return
         try:
-            self._inbox += self.tls.feed(data)
+            plaintext = self.tls.feed(data)
         except ProtocolError:
             self._flush()  # the alert
             self._leave()
             return
         self._flush()
-        if self.tls.established:
+        if self._deadline is not None and self.tls.established:
             self._stop_deadline()
+        if plaintext:
+            self._inbox.append(plaintext)
+            self._waiting += len(plaintext)
         if self.tls.peer_closed or self._transport.get_write_buffer_size() > 4 * HIGH_WATER:
             self._leave()  # the size: of answers to key updates, which nobody reads
-        elif len(self._inbox) > HIGH_WATER:
+        elif self._waiting > HIGH_WATER:
             self._hold_back()
-        if self._inbox:
-            self._arrived.set()
+        if plaintext:
+            self._waiter.wake()
 
     def _hold_back(self) -> None:
         if self._busy:
             self._leave()  # while reading is paused we could not see it leave
-        else:
+        elif not self._held_back:
+            self._held_back = True
             self._transport.pause_reading()
+
+    def _let_in(self) -> None:
+        if self._held_back:
+            self._held_back = False
+            self._transport.resume_reading()
 
     def eof_received(self) -> None:
         self._leave()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         self._lost = True
+        self._over.set()
         self._stop_deadline()
+        self._read_on()
+        self._waiter.close()
         self._leave()
         self._forget(self)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._await_reading()
+        if self._source is not None:
+            self._source.hold()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._read_on()
+        self._waiter.wake()
+        if self._source is not None:
+            self._source.go_on()
+
+    def _read_on(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _await_reading(self) -> None:
+        self._read = self._arrived()
+        self._unread = asyncio.get_running_loop().call_later(STALL, self._give_up)
+
+    def _give_up(self) -> None:
+        """Unless it reads, if slowly: nobody's link is as fast as the engine."""
+        if self._arrived() >= self._read + PROGRESS:
+            self._await_reading()
+            return
+        self.stalled = True
+        self._leave()
+        self._transport.abort()
+
+    def _arrived(self) -> int:
+        """Bytes of what was written that reached the client's machine."""
+        waiting = self._transport.get_write_buffer_size()
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            with suppress(OSError):  # what the kernel holds is megabytes on a fast link: it moves in strides
+                found = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+                waiting += int(_INT.unpack(found)[0])
+        return self._written - waiting
 
     # the serving task calls these
 
@@ -103,19 +168,25 @@ class Peer(asyncio.Protocol):
     def reachable(self) -> bool:
         return not self.gone and not self._transport.is_closing()
 
+    @property
+    def congested(self) -> bool:
+        """Whether more is written than the client has read for now."""
+        return self._unread is not None
+
     def answering(self, busy: bool) -> None:
         """Say whether a request is being answered: until then, reading may pause; while it is, we watch it leave."""
         self._busy = busy
-        self._transport.resume_reading()
+        self._let_in()
 
-    async def receive(self) -> bytes:
-        """Plaintext, at least one byte. Waits as long as the caller lets it."""
+    async def receive(self, within: float | None = None) -> bytes:
+        """Plaintext, at least one byte; TimeoutError when there is none `within` seconds."""
         while not self._inbox:
-            self._arrived.clear()
-            await self._arrived.wait()
-        data = bytes(self._inbox)
-        self._inbox.clear()
-        self._transport.resume_reading()
+            await self._waiter.wait(within)
+        inbox = self._inbox
+        data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
+        inbox.clear()
+        self._waiting = 0
+        self._let_in()
         return data
 
     def write(self, plaintext: bytes) -> None:
@@ -124,25 +195,24 @@ class Peer(asyncio.Protocol):
             self.tls.send(plaintext)
             self._flush()
 
+    def draws(self, source: Source | None) -> None:
+        """Name what is to be held while this client does not read; None once nothing more comes from there."""
+        self._source = source
+        if source is not None and self._unread is not None:
+            source.hold()
+
     async def drain(self) -> None:
-        """Wait until the client has read enough; one that has not within STALL seconds is gone."""
-        if self._writable.is_set():
-            return
-        try:
-            async with asyncio.timeout(STALL):
-                await self._writable.wait()
-        except TimeoutError:
-            self._leave()
-            self._transport.abort()
-            await asyncio.sleep(0)  # where the cancellation arrives
+        """Wait until the client has read enough; one that reads nothing for STALL seconds is gone."""
+        while self._unread is not None:
+            await self._waiter.wait()
 
     async def finish(self) -> None:
         """Close politely: a close_notify, then a moment for the client to read before a reset could eat it."""
-        self._transport.resume_reading()
+        self._let_in()
         self.tls.close()
         self._flush()
         self._discard = True
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):  # uvloop raises the second for a transport that ends
             self._transport.write_eof()
         await asyncio.sleep(LINGER)
 
@@ -154,8 +224,10 @@ class Peer(asyncio.Protocol):
             self._task.cancel()
 
     async def ended(self) -> None:
+        """Wait until it is served no more and everything written was handed to the kernel, or is lost."""
         if self._task is not None:
             await asyncio.wait([self._task])
+            await self._over.wait()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -174,6 +246,7 @@ class Peer(asyncio.Protocol):
     def _flush(self) -> None:
         data = self.tls.take()
         if data and not self._discard and not self._transport.is_closing():
+            self._written += len(data)
             self._transport.write(data)
 
     def _leave(self) -> None:

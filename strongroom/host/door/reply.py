@@ -1,16 +1,38 @@
 """The answer to one request: status, headers, body, through one Peer."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from email.utils import formatdate
+from functools import cache
 from typing import Final
 
-from strongroom.host.door.http import ServerHTTP
-from strongroom.host.door.peer import Peer
+from strongroom.host.door.http import ServerHTTP, pack_headers
+from strongroom.host.door.peer import Peer, Source
 from strongroom.host.door.refusal import Refusal
 
 JSON_TYPE: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
+
+
+class _Date:
+    """The header line for this second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._line = b""
+
+    def line(self) -> bytes:
+        if (second := int(time.time())) != self._second:
+            self._second, self._line = second, pack_headers([("date", formatdate(second, usegmt=True))])
+        return self._line
+
+
+_DATE: Final = _Date()
+
+
+@cache
+def _typed(content_type: str) -> bytes:
+    return pack_headers([("content-type", content_type), ("cache-control", "no-store")])
 
 
 class Reply:
@@ -25,6 +47,16 @@ class Reply:
         """Whether there is still somebody to read."""
         return self._peer.reachable
 
+    @property
+    def congested(self) -> bool:
+        """Whether more is written than the client has read for now."""
+        return self._peer.congested
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it was given up because it did not read."""
+        return self._peer.stalled
+
     def start(
         self,
         status: int,
@@ -34,13 +66,14 @@ class Reply:
         length: int | None = None,
     ) -> None:
         """The head. Without a length the body is chunked, and only end() makes it a whole one."""
+        self._peer.write(self._head(status, content_type, headers, length))
+
+    def _head(
+        self, status: int, content_type: str, headers: Iterable[tuple[str, str]], length: int | None
+    ) -> bytes:
         self.status = status
-        common = [
-            ("date", formatdate(time.time(), usegmt=True)),
-            ("content-type", content_type),
-            ("cache-control", "no-store"),
-        ]
-        self._peer.write(self._http.start(status, [*common, *headers], length=length))
+        lines = _DATE.line() + _typed(content_type) + pack_headers(headers)
+        return self._http.start_with(status, lines, length=length)
 
     def send(self, data: bytes) -> None:
         self._peer.write(self._http.data(data))
@@ -48,20 +81,28 @@ class Reply:
     def end(self) -> None:
         self._peer.write(self._http.end())
 
+    def send_last(self, data: bytes) -> None:
+        """send() and end() in one write."""
+        self._peer.write(self._http.data(data) + self._http.end())
+
     async def drain(self) -> None:
         await self._peer.drain()
+
+    def draws(self, source: Source | None) -> None:
+        """As Peer.draws()."""
+        self._peer.draws(source)
 
     def whole(
         self,
         status: int,
         body: bytes,
-        headers: Mapping[str, str] | None = None,
+        headers: Iterable[tuple[str, str]] = (),
         *,
         content_type: str = JSON_TYPE,
     ) -> None:
-        self.start(status, content_type, (headers or {}).items(), length=len(body))
-        self.send(body)
-        self.end()
+        """Head and body in one write."""
+        head = self._head(status, content_type, headers, len(body))
+        self._peer.write(head + self._http.data(body) + self._http.end())
 
     def refuse(self, refusal: Refusal) -> None:
-        self.whole(refusal.status, refusal.body(), refusal.headers)
+        self.whole(refusal.status, refusal.body(), refusal.headers.items())

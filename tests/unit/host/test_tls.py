@@ -50,6 +50,19 @@ def join(client: TLSEngine, server: TLSEngine) -> tuple[bytes, bytes]:
     return at_client, at_server
 
 
+def test_openssl_keeps_no_more_than_a_slice(pair: tuple[TLSEngine, TLSEngine]) -> None:
+    client, server = pair
+    large = bytes(range(256)) * 8192
+    server.send(b"before" + large)
+    assert server._drawn() == []  # all was taken from it at once
+    server.send(large[:-1] + b"!")
+    server.send(b"end")
+    server.close()
+    read = client.feed(server.take())
+    assert read == b"before" + large + large[:-1] + b"!end" and client.peer_closed
+    assert server.take() == b""
+
+
 @pytest.fixture
 def pair() -> tuple[TLSEngine, TLSEngine]:
     client = TLSEngine.client("door.example")

@@ -1,11 +1,13 @@
 """Mirrors strongroom/host/door/http.py: what two parsers could read differently is read by nobody."""
 
 from contextlib import suppress
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from strongroom.errors import ProtocolError
 from strongroom.host.door.http import MAX_BODY, MAX_CHUNKS, MAX_HEAD, Head, ServerHTTP, parse_head
 from strongroom.host.door.refusal import Refusal
 
@@ -105,6 +107,62 @@ def test_smuggling_and_floods_are_refused(request_bytes: bytes, status: int) -> 
     refusal = refuse(request_bytes)
     assert refusal.status == status
     assert refusal.last
+
+
+SAME: Final = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nX-Content-Length: 7\r\nContent-Length: %b\r\nX: 5\r\n\r\n"
+)
+LENGTHS: Final = (
+    b"5", b"05", b"1", b"0", b"", b"-5", b"5 ", b" 5", b"5, 5", b"5\r\nX: 5", b"5\r\nHost: b", b"x", b"\xb2",
+    b"33554432", b"33554433", b"1" * 18, b"1" * 19, b"5\r\nContent-Length: 5", b"5\r\nTransfer-Encoding: chunked",
+)  # fmt: skip
+AGAIN: Final = st.sampled_from(LENGTHS)
+
+
+def outcome(http: ServerHTTP, raw: bytes) -> Head | str:
+    http.feed(raw)
+    try:
+        return http.next_head() or "more"
+    except Refusal as refusal:
+        return f"{refusal.status} {refusal.message}"
+
+
+@pytest.mark.guarantee("G17")
+@given(AGAIN, AGAIN, st.binary(max_size=3), st.integers(0, 110))
+def test_a_head_that_comes_again_is_read_as_if_it_came_first(
+    first: bytes, second: bytes, change: bytes, at: int
+) -> None:
+    again = SAME % second
+    for raw in (again, again[:at] + change + again[at + len(change) :], again[:at] + change + again[at:]):
+        http = ServerHTTP()
+        if not isinstance(outcome(http, SAME % first), Head):
+            return
+        http.feed(bytes(int(first.split(b"\r")[0])))
+        while http.next_body():
+            pass
+        http.start(200, [], length=0)
+        http.end()
+        assert http.recycle()
+        assert outcome(http, raw) == outcome(ServerHTTP(), raw)
+
+
+def test_no_header_we_write_can_become_two() -> None:
+    for value in ("a\r\nb: c", "a\nb", "a\rb"):
+        _, _, http = read(GET)
+        with pytest.raises(ProtocolError, match="line break"):
+            http.start(200, [("x", value)], length=0)
+
+
+def test_an_answer_is_given_once_and_whole() -> None:
+    _, _, http = read(GET)
+    with pytest.raises(ProtocolError, match="another length"):
+        http.end()
+    http.start(200, [], length=3)
+    http.data(b"ab")
+    with pytest.raises(ProtocolError, match="another length"):
+        http.end()
+    with pytest.raises(ProtocolError, match="second answer"):
+        http.start(200, [], length=3)
 
 
 @pytest.mark.guarantee("G14")
