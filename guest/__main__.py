@@ -16,6 +16,7 @@ from guest.attester import Attester
 from guest.boot import boot
 from guest.broker import KeyBroker
 from guest.collateral import ISSUERS, KeptCollateral
+from guest.foreign import ForeignEvidence
 from guest.gpus import GPUs
 from guest.grants import Grants
 from guest.judge import DIRECTORY, judge
@@ -28,6 +29,7 @@ from guest.machine.sev_guest import silicon
 from guest.machine.vtpm import VTPM
 from guest.record import Record, sentence
 from guest.resources import Resources
+from guest.stages.certify import door_keys
 from guest.stages.serve import TARGET, UNITS
 from guest.system import System
 from guest.volumes import UNITS as VOLUMES
@@ -78,6 +80,13 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             kept=KeptCollateral(args.collateral),
         )
         applications = Applications(attester)
+        foreign = ForeignEvidence(
+            attester,
+            record,
+            keys=door_keys(grants),
+            units=UNITS,
+            programs_quote=lambda: applications.quotes,
+        )
         resources = Resources(attester)
         credentials, requests, asking, resourcing = (
             wanted(listeners, name) for name in ("credentials", "evidence", "applications", "resources")
@@ -85,7 +94,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
         await teardown.enter_async_context(
             alongside(
                 grants.serve(credentials),
-                evidence.serve(requests, attester),
+                evidence.serve(requests, attester, foreign.reply),
                 applications.serve(asking),
                 resources.serve(resourcing),
             )
@@ -105,6 +114,7 @@ async def _live(args: argparse.Namespace, record: Record, listeners: Mapping[str
             resources=resources,
         )
         serving = await boot(system)
+        foreign.gpus = serving.ready.tunnel.identity.volumes.workload.config.door.legacy_gpu
         record.end("serving")
         notify("READY=1")
         await keep_watch(system, serving.volumes)

@@ -44,6 +44,7 @@ class Applications:
     def __init__(self, attester: Attester, *, who: Callable[[socket.socket], str] = unit_of) -> None:
         self._attester, self._who = attester, who
         self.raw = False  # whether userdata has a rule with raw_quote
+        self.quotes = True  # whether userdata lets programs have evidence over bytes they choose
         self.events = False  # whether programs may add to the event log
 
     async def serve(self, listener: socket.socket) -> None:

@@ -40,6 +40,18 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """Printable text for people, on one line."""
+
+    most: int  # characters
+
+    def check(self, value: object, at: str) -> str:
+        if not isinstance(value, str) or not value.isprintable() or not 0 < len(value.strip()) <= self.most:
+            raise ConfigError(f"{at}: got {shown(value)}, want 1..{self.most} printable characters")
+        return value.strip()
+
+
+@dataclass(frozen=True, slots=True)
 class OneOf:
     """One word of a closed list."""
 
@@ -129,6 +141,20 @@ SEQUENCES: Final = Whole(1, 1024)
 KV_CACHE: Final = Whole(1, 1024, "GiB")
 DTYPE: Final = OneOf(("auto", "bfloat16", "float16", "float32"))
 CACHE_SCOPE: Final = OneOf(("tenant", "request"))
+
+# The door, beyond who may ask.
+REQUESTS_PER_MINUTE: Final = Whole(1, 10_000_000)
+TOKENS_PER_MINUTE: Final = Whole(1, 10_000_000_000)
+CONCURRENT: Final = Whole(1, 1024, "completions")
+QUEUE_LENGTH: Final = Whole(0, 512, "requests")
+QUEUE_SECONDS: Final = Whole(1, 600, "seconds")
+PAD: Final = Whole(0, 16384, "bytes")
+BATCH: Final = Whole(0, 5000, "milliseconds")
+RECEIPTS_KEPT: Final = Whole(1000, 10_000_000, "receipts")
+CANARY_EVERY: Final = Whole(10, 86400, "seconds")
+EXPECTED_MAX: Final = 64
+TOKEN: Final = Whole(0, (1 << 31) - 1)
+TITLE: Final = Line(100)
 
 # The local key socket: whom a rule may name, and what it may give.
 UNIT: Final = Text(

@@ -27,9 +27,10 @@ from typing import Final
 
 from guest import bounds
 from guest.coco.userdata import Coco, parse_coco
+from guest.door import Door, parse_door
 from guest.initdata import broker_address
 from guest.keysock.rights import DEFAULT, Method, Rights, Rule
-from guest.section import Section, by_caller, distinct, list_of, mapping
+from guest.section import Section, by_caller, distinct, list_of
 from guest.userdata import MAX_BYTES, Userdata
 from guest.volumes import StateVolume, check_apart, parse_volumes
 from strongroom.errors import ConfigError
@@ -89,20 +90,6 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
-    name: str
-    token_sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
-    port: int
-    names: tuple[str, ...]
-    tenants: tuple[Tenant, ...]
-    cache: str  # "tenant": one prefix cache a tenant; "request": none is shared
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalKeys:
     """What the programs of this machine may have from its key socket."""
 
@@ -153,7 +140,7 @@ def parse(userdata: Userdata, init_data: InitData | None = None) -> Config:
         broker=_broker_for(model, volumes, root, init_data),
         model=model,
         engine=_engine(root.section("engine", required=False)),
-        door=_door(root.section("door")),
+        door=parse_door(root.section("door")),
         keys=_keys(root.section("keys")) if root.has("keys") else None,
         coco=parse_coco(root.section("coco")) if root.has("coco") else None,
         gpus=root.value("gpus", bounds.GPUS.check),
@@ -286,33 +273,6 @@ def _engine(raw: Section) -> Engine:
     )
     raw.end()
     return engine
-
-
-def _door(raw: Section) -> Door:
-    at = raw.path("names")
-    nothing: list[object] = []
-    names = raw.value("names", list_of(bounds.NAMES_MAX), default=nothing)
-    tenants = raw.value("tenants", list_of(bounds.TENANTS_MAX), default=nothing)
-    door = Door(
-        port=raw.value("port", bounds.PORT.check, default=8443),
-        names=tuple(bounds.HOST.check(name, f"{at}[{i}]") for i, name in enumerate(names)),
-        tenants=tuple(_tenant(t, f"{raw.path('tenants')}[{i}]") for i, t in enumerate(tenants)),
-        cache=raw.value("cache", bounds.CACHE_SCOPE.check, default="tenant"),
-    )
-    raw.end()
-    distinct((t.name for t in door.tenants), f"{raw.path('tenants')}: name")
-    distinct((t.token_sha256 for t in door.tenants), f"{raw.path('tenants')}: token_sha256")
-    return door
-
-
-def _tenant(raw: object, at: str) -> Tenant:
-    section = Section(mapping(raw, at), at)
-    tenant = Tenant(
-        name=section.value("name", bounds.NAME.check),
-        token_sha256=section.value("token_sha256", bounds.SHA256.check),
-    )
-    section.end()
-    return tenant
 
 
 def _keys(raw: Section) -> LocalKeys:

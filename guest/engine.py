@@ -82,7 +82,7 @@ def _flags(config: Config) -> tuple[str, ...]:
         "--load-format", "safetensors",
         "--generation-config", "vllm",  # the model's own file would change sampling defaults
         "--no-trust-remote-code",
-        "--disable-fastapi-docs",
+        # no --disable-fastapi-docs: the door reads /openapi.json before it opens, and nobody else reaches the socket
         "--disable-uvicorn-access-log",
         "--no-enable-log-requests",
         "--no-enable-log-outputs",
@@ -127,6 +127,7 @@ def _environment(config: Config) -> dict[str, str]:
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_ENABLE_RESPONSES_API_STORE": "0",
         "VLLM_TRACE_FUNCTION": "0",
+        "VLLM_RAISE_ON_LOGIT_NANS": "1",  # an engine whose numbers are none ends, and the door with it
         "VLLM_LOGGING_LEVEL": "INFO",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(_KEEP_ALIVE),
         "PYTHONHASHSEED": str(secrets.randbelow(2**32)),  # block hashes must not be predictable from outside

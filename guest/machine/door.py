@@ -12,7 +12,7 @@ from strongroom.wire.canonical import parse_json
 SOCKET: Final = Path("/run/strongroom-proxy/admin.sock")
 _TIMEOUT: Final = 5.0  # seconds
 _MAX_ANSWER: Final = 16 << 10  # bytes
-_STATES: Final = ("starting", "certified", "open", "closed")
+_STATES: Final = ("starting", "certified", "open", "draining", "closed")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 

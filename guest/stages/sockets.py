@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from guest.config import Config, LocalKeys
+from guest.foreign import programs_quote
 from guest.keysock.plan import PLAN, ROOT, UNIT, Origin, Plan, app_keys
 from guest.keysock.rights import Rights
 from guest.machine import units
@@ -44,6 +45,7 @@ async def open_sockets(system: System, keys: Keys) -> Sockets:
     system.grants.grant(UNIT, PLAN, plan.pack())
     system.grants.grant(UNIT, ROOT, root)
     system.applications.raw = config.keys is not None and plan.rights.raw_quote
+    system.applications.quotes = programs_quote(config)
     system.applications.events = config.keys is not None and not plan.strict
     await units.start(UNIT, timeout=TIMEOUT)
     return Sockets(keys=keys)

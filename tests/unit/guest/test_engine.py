@@ -49,6 +49,18 @@ def test_nothing_that_logs_prompts_is_on(venv: Path) -> None:
     assert "VLLM_DEBUG_LOG_API_SERVER_RESPONSE" not in environment
 
 
+@pytest.mark.guarantee("G17")
+def test_the_door_can_ask_what_the_engine_exposes(venv: Path) -> None:
+    assert "--disable-fastapi-docs" not in engine.plan(parse(Userdata.of(text(good()))), venv).flags
+
+
+@pytest.mark.guarantee("G10")
+def test_an_engine_whose_numbers_are_none_ends(venv: Path) -> None:
+    for settings in (good(), good() | {"gpus": 1}):
+        plan = engine.plan(parse(Userdata.of(text(settings))), venv)
+        assert dict(plan.environment)["VLLM_RAISE_ON_LOGIT_NANS"] == "1"
+
+
 def test_the_hash_seed_is_new_each_time_and_not_measured(venv: Path) -> None:
     config = parse(Userdata.of(text(good())))
     plans = [engine.plan(config, venv) for _ in range(2)]

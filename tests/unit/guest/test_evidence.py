@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,22 @@ def attester(tsm: FakeTSM) -> Attester:
 def request(**changes: JSON) -> bytes:
     value: dict[str, JSON] = {"purpose": "ra-tls", "challenge": b64u(CHALLENGE), "key": b64u(KEY), **changes}
     return pack_json(value)
+
+
+def test_what_is_for_others_goes_elsewhere(attester: Attester, tsm: FakeTSM) -> None:
+    async def others(unit: str, question: Mapping[str, JSON]) -> dict[str, JSON]:
+        return {"unit": unit, "said": question["purpose"]}
+
+    for purpose in ("dstack-report", "aci-report", "boot-record"):
+        asked = evidence.reply(attester, "a.service", pack_json({"purpose": purpose}), others)
+        assert asyncio.run(asked) == {"unit": "a.service", "said": purpose}
+    wrongs: list[JSON] = [["boot-record"], "ra-tls", "x", 1, None]
+    for wrong in wrongs:
+        with pytest.raises((PolicyError, FormatError)):
+            asyncio.run(evidence.reply(attester, "a.service", request(purpose=wrong), others))
+    with pytest.raises(FormatError):  # where nobody answers for others
+        asyncio.run(evidence.reply(attester, evidence.DOOR_UNIT, pack_json({"purpose": "boot-record"})))
+    assert tsm.asked == []
 
 
 def test_evidence_commits_to_the_log(attester: Attester, tsm: FakeTSM) -> None:

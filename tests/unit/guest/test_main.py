@@ -1,12 +1,20 @@
 """Mirrors guest/__main__.py: what the agent does when one of its own services ends."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from guest import __main__ as agent
 from guest.__main__ import _stop_parts, alongside
+from guest.foreign import ForeignEvidence
+from guest.grants import Grants
 from guest.machine import units
+from guest.record import Record
 from strongroom.errors import MachineError
+from strongroom.receipts import legacy
+from strongroom.receipts.keys import DoorKeys
 
 
 async def fails() -> None:
@@ -86,3 +94,29 @@ def test_what_serves_is_stopped_before_what_is_written_to(
         ("stop", "strongroom-serving.target", *reversed(parts)),
         ("stop", "strongroom-live@*.service"),
     ]
+
+
+def test_reports_of_others_name_the_keys_that_the_door_is_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, granted = list[DoorKeys](), dict[str, bytes]()
+
+    class Watched(Grants):
+        def grant(self, unit: str, name: str, value: bytes) -> None:
+            granted[f"{unit} {name}"] = value
+
+    def foreign(*args: Any, keys: DoorKeys, **more: Any) -> ForeignEvidence:
+        known.append(keys)
+        made = ForeignEvidence(*args, keys=keys, **more)
+        assert not made.gpus  # before userdata is known, and for most also after
+        return made
+
+    monkeypatch.setattr(agent, "Grants", Watched)
+    monkeypatch.setattr(agent, "ForeignEvidence", foreign)
+    args = agent._parser().parse_args(["--tsm", str(tmp_path), "--collateral", str(tmp_path)])
+    with pytest.raises(MachineError, match="no socket called credentials"):
+        asyncio.run(agent._live(args, Record(tmp_path / "boot.json"), {}))
+    (spoken_for,) = known
+    (secret,) = granted.values()
+    assert [*granted] == ["strongroom-proxy.service door-secret"]
+    assert legacy.address(DoorKeys.from_secret(secret).receipt) == legacy.address(spoken_for.receipt)

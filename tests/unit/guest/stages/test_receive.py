@@ -14,7 +14,8 @@ from guest import bounds
 from guest.applications import Applications
 from guest.attester import Attester
 from guest.broker import KeyBroker
-from guest.config import Broker, Config, Door, Model, Push
+from guest.config import Broker, Config, Model, Push
+from guest.door import Door
 from guest.evidence import RECEIVER_UNIT
 from guest.gpus import GPUs
 from guest.grants import Grants
