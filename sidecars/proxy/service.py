@@ -1,80 +1,76 @@
-"""What every conversation shares: the plan, who may ask, the identities, the receipts, and the clock."""
+"""What every conversation shares: the plan, who may ask, the identities, the receipts, and the way to the engine."""
 
 import asyncio
-import secrets
 import time
 
-from sidecars.proxy.certify import ReceiptIdentity
-from sidecars.proxy.engine import EngineConnection, Process
-from sidecars.proxy.gate import Gate
-from sidecars.proxy.ledger import Ledger
-from sidecars.proxy.plan import Plan, Tenant
-from sidecars.proxy.routes import Route
-from strongroom.errors import TransportError
+from sidecars.proxy.diary import Diary
+from sidecars.proxy.engine.connection import Process
+from sidecars.proxy.engine.drain import Gateway
+from sidecars.proxy.engine.garbage import Alarm
+from sidecars.proxy.engine.pool import EnginePool, UnreachableError
+from sidecars.proxy.face.answers import Shown
+from sidecars.proxy.intake import Intake
+from sidecars.proxy.metrics import Metrics
+from sidecars.proxy.plan import Plan
+from sidecars.proxy.receipts.book import Book
+from sidecars.proxy.routes import ASKED, Route
+from sidecars.proxy.sealed import SealedBodies
+from sidecars.proxy.tenants.admission import Admission
 from strongroom.host.door.identity import TLSIdentity
 from strongroom.host.door.turns import Turns
-from strongroom.receipts.hashing import BodyHash
-from strongroom.receipts.receipt import Receipt, SignedReceipt, sign
 
 
 class Service:
-    def __init__(self, plan: Plan, *, tls: TLSIdentity, receipts: ReceiptIdentity) -> None:
-        self.plan = plan
-        self.tls = tls  # replaced when it is renewed
-        self.receipts = receipts
-        self.collateral = receipts.evidence.collateral  # the newest the agent gave
-        self.gate = Gate(plan.tenants, cache=plan.cache, salt_key=secrets.token_bytes(32))
-        self.ledger = Ledger()
-        self.max_model_len: int | None = None  # tokens, as the engine says
-        self.requests = 0
+    def __init__(self, plan: Plan, *, tls: TLSIdentity, book: Book) -> None:
+        self.plan, self.book = plan, book
+        self.admission = Admission(plan, salt_key=book.keys.salt, since=int(time.time()))
+        self.metrics = Metrics(tenants=plan.metrics.tenants)
+        self.shown = Shown(plan.evidence_socket)
+        self.sealed = SealedBodies(book.keys.hpke)
+        self.gateway = Gateway()
+        self.alarm = Alarm()  # rung by whoever sees the engine go wrong
         self.turns = Turns()  # with the firmware
-        self.reading = asyncio.Lock()  # held while a body is parsed: others' turns come between two of them
-        self._process: Process | None = None
+        self.reading = (
+            asyncio.Lock()
+        )  # held while a large body is parsed: others' turns come between two of them
+        self.max_model_len: int | None = None  # tokens, as the engine says
+        self.served: frozenset[Route] = frozenset()  # of the routes that the engine answers
+        self.diary = Diary()
+        self.requests = 0
+        self.intake = Intake()
+        self.last_token = time.monotonic()  # when the engine last gave anybody more of an answer
+        self._pool: EnginePool | None = None
+        self.use_tls(tls)
 
-    def salt(self, tenant: Tenant, namespace: str) -> str:
-        return self.gate.salt(tenant, namespace, fresh=secrets.token_bytes(32))
+    @property
+    def state(self) -> str:
+        """open, draining or closed."""
+        return self.gateway.state.value
 
-    def engine_sang(self, process: Process, *, max_model_len: int | None) -> None:
-        self._process, self.max_model_len = process, max_model_len
+    def use_tls(self, identity: TLSIdentity) -> None:
+        """Show this one to connections to come."""
+        self.tls = identity
+        self.book.use_tls(identity)
 
-    async def engine(self) -> EngineConnection:
-        """A connection to the very process that answered the canary. TransportError when there is none."""
-        if self._process is None:
-            raise TransportError("engine: it has not answered its canary")
-        return await EngineConnection.open(self.plan.engine_socket, process=self._process)
+    def serves(self, route: Route) -> bool:
+        return route not in ASKED or route in self.served
 
-    def keep(self, tenant: Tenant, signed: SignedReceipt) -> None:
-        self.ledger.keep(tenant, signed, now=time.monotonic())
+    def open(self, process: Process, *, served: frozenset[Route], max_model_len: int | None) -> None:
+        """Let requests through to the very process that answered the canary."""
+        self.served, self.max_model_len = served, max_model_len
+        self._pool = EnginePool(self.plan.engine_socket, process)
+        self.gateway.open()
 
-    def find(self, tenant: Tenant, id: str) -> SignedReceipt | None:
-        return self.ledger.find(tenant, id, now=time.monotonic())
+    def close(self) -> None:
+        self.gateway.close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        self.diary.write()
+        self.book.close()
 
-
-class Witness:
-    """Sees both bodies of one exchange as they cross the door, and signs what it saw."""
-
-    def __init__(self, service: Service, *, id: str, route: Route, tenant: Tenant, request: bytes) -> None:
-        self.id = id
-        self._service, self._route, self._tenant = service, route, tenant
-        self._request, self._response = BodyHash(), BodyHash()
-        self._request.update(request)
-
-    def delivered(self, data: bytes) -> None:
-        self._response.update(data)
-
-    def sign(self, *, complete: bool) -> None:
-        """Put a receipt for all of the above into the ledger."""
-        service = self._service
-        receipt = Receipt(
-            id=self.id,
-            served_at=int(time.time()),
-            endpoint=self._route.value,
-            method="POST",
-            model=service.plan.model,
-            engine=service.plan.engine,
-            request_sha256=self._request.digest(),
-            response_sha256=self._response.digest(),
-            complete=complete,
-            evidence_sha256=service.receipts.evidence.digest,
-        )
-        service.keep(self._tenant, sign(receipt, service.receipts.key))
+    def pool(self) -> EnginePool:
+        """Connections to the engine. UnreachableError when there is none."""
+        if self._pool is None:
+            raise UnreachableError("engine: it has not answered its canary")
+        return self._pool

@@ -1,179 +1,189 @@
 """One client's conversation: requests read one after another, each sent where it belongs and answered.
 
-Order matters for strangers: route, then token, then place, and only then is a body read.
+Order matters for strangers: route, then token, and only then is a body read; a place at the engine is for whoever has
+asked something whole.
 """
 
 import asyncio
-import logging
 import secrets
-from dataclasses import replace
 from typing import Final
 
 from sidecars.proxy.completions import complete
+from sidecars.proxy.face.answers import Asking, answer
+from sidecars.proxy.intake import Reading
 from sidecars.proxy.plan import Tenant
 from sidecars.proxy.routes import Destination, Route, destination
+from sidecars.proxy.sealed import REQUEST_TYPE, Opened
 from sidecars.proxy.service import Service
-from strongroom.errors import StrongroomError
 from strongroom.evidence.binding import EXPORTER_LABEL
 from strongroom.host.door.http import Head, ServerHTTP
-from strongroom.host.door.identity import TLSIdentity, channel_evidence
+from strongroom.host.door.identity import TLSIdentity
 from strongroom.host.door.peer import Peer
 from strongroom.host.door.refusal import Refusal, bad_request, not_found
 from strongroom.host.door.reply import Reply
-from strongroom.receipts import envelope
-from strongroom.wire.canonical import JSON, b64u, pack_json
 
 IDLE: Final = 75.0  # seconds a connection may wait for a request's first byte
 HEAD: Final = 10.0  # seconds from a request's first byte to the end of its headers
 BODY: Final = 30.0  # seconds for a body
-_log: Final = logging.getLogger("strongroom.proxy")
+_JSON: Final = b"application/json"
 
 
 async def converse(service: Service, identity: TLSIdentity, peer: Peer) -> None:
     """Serve one connection until either side has had enough. Cancelled when the client leaves."""
-    http = ServerHTTP()
-    while await _waits(http, peer):
-        reply = Reply(http, peer)
-        try:
-            await _request(service, identity, http, peer, reply)
-        except Refusal as refusal:
-            if not reply.status:
-                reply.refuse(refusal)
-            await reply.drain()
-            if refusal.last:
+    await _Conversation(service, identity, peer).run()
+
+
+class _Conversation:
+    def __init__(self, service: Service, identity: TLSIdentity, peer: Peer) -> None:
+        self._service, self._identity, self._peer = service, identity, peer
+        self._http = ServerHTTP()
+        self._loop = asyncio.get_running_loop()
+        self._certificate: bytes | None = None  # that the client showed
+
+    async def run(self) -> None:
+        http, peer = self._http, self._peer
+        while await self._begins():
+            reply = Reply(http, peer)
+            try:
+                await self._request(reply)
+            except Refusal as refusal:
+                if not reply.status:
+                    reply.refuse(refusal)
+                await reply.drain()
+                if refusal.last:
+                    break
+            if not http.recycle():
                 break
-        if not http.recycle():
-            break
-        peer.answering(False)
-        await asyncio.sleep(0)  # requests that came together must not keep the others' waiting
-    await peer.finish()
+            peer.answering(False)
+            if http.buffered:
+                await asyncio.sleep(0)  # requests that came together must not keep the others' waiting
+        await peer.finish()
 
-
-async def _waits(http: ServerHTTP, peer: Peer) -> bool:
-    """Whether a request begins in time."""
-    if http.buffered:
-        return True
-    try:
-        async with asyncio.timeout(IDLE):
-            http.feed(await peer.receive())
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _request(
-    service: Service, identity: TLSIdentity, http: ServerHTTP, peer: Peer, reply: Reply
-) -> None:
-    request_id, what = secrets.token_hex(16), "-"
-    try:
-        head = await _read_head(http, peer)
-        to = destination(head.method, head.target)
-        what = f"{head.method} {to.route}"
-        tenant = None if to.route.open else service.gate.admit(head.headers.get(b"authorization"))
-        service.requests += 1
-        if to.route.completes and tenant is not None:
-            with service.gate.entered(tenant):
-                body = await _read_body(head, http, peer)
-                peer.answering(True)
-                await complete(service, tenant, to.route, body, reply, id=request_id)
-        elif head.body != "none":
-            raise bad_request("this request takes no body")
-        else:
-            peer.answering(True)
-            await _get(service, identity, to, tenant, peer, reply)
-    except Refusal as refusal:
-        _log.info("request %s %s refused %d %s", request_id, what, refusal.status, refusal.code)
-        raise
-    except asyncio.CancelledError:
-        _log.info("request %s %s cut", request_id, what)
-        raise
-    _log.info("request %s %s answered %d", request_id, what, reply.status)
-
-
-async def _read_head(http: ServerHTTP, peer: Peer) -> Head:
-    try:
-        async with asyncio.timeout(HEAD):
-            while (head := http.next_head()) is None:
-                http.feed(await peer.receive())
-    except TimeoutError:
-        raise bad_request("the head took too long", code="timeout", status=408) from None
-    return head
-
-
-async def _read_body(head: Head, http: ServerHTTP, peer: Peer) -> bytes:
-    kind = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        raise Refusal(415, "content_type", "want content-type application/json")
-    if http.expects_continue:
-        peer.write(http.go_on())
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY):
-            while (piece := http.next_body()) != b"":
-                if piece is None:
-                    http.feed(await peer.receive())
-                else:
-                    body += piece
-    except TimeoutError:
-        raise bad_request("the body took too long", code="timeout", status=408) from None
-    return bytes(body)
-
-
-async def _get(
-    service: Service, identity: TLSIdentity, to: Destination, tenant: Tenant | None, peer: Peer, reply: Reply
-) -> None:
-    match to.route:
-        case Route.HEALTH:
-            reply.whole(200, b'{"status":"open"}')
-        case Route.MODELS:
-            reply.whole(200, pack_json(_models(service)))
-        case Route.EVIDENCE:
-            reply.whole(200, pack_json(await _evidence(service, identity, peer, to.nonce)))
-        case Route.RECEIPT if tenant is not None:
-            reply.whole(200, _receipt(service, tenant, to.receipt))
-        case _:
-            raise not_found()
-    await reply.drain()
-
-
-def _models(service: Service) -> JSON:
-    """Made here, not asked for: the engine's own list shows paths."""
-    model: dict[str, JSON] = {
-        "id": service.plan.model.name,
-        "object": "model",
-        "created": int(service.receipts.not_before.timestamp()),
-        "owned_by": "strongroom",
-    }
-    if service.max_model_len is not None:
-        model["max_model_len"] = service.max_model_len
-    return {"object": "list", "data": [model]}
-
-
-async def _evidence(service: Service, identity: TLSIdentity, peer: Peer, nonce: bytes) -> JSON:
-    exporter = peer.tls.exporter(EXPORTER_LABEL, 32, nonce)
-    async with service.turns.wait(peer.origin):
+    async def _begins(self) -> bool:
+        """Whether a request begins in time."""
+        if self._http.buffered:
+            return True
         try:
-            channel = await channel_evidence(
-                service.plan.evidence_socket, spki=identity.spki, nonce=nonce, exporter=exporter
-            )
-        except StrongroomError as error:
-            _log.warning("evidence: %s", error)
-            raise Refusal(503, "evidence_unavailable", "no evidence can be had now") from None
-    signer, service.collateral = service.receipts, channel.collateral
-    return {
-        "channel": channel.to_json(),
-        "receipt_key": {
-            "key": b64u(signer.spki),
-            "not_before": int(signer.not_before.timestamp()),
-            "bundle": signer.evidence.bare.to_json(),  # of the same machine: the channel's collateral serves both
-        },
-    }
+            self._http.feed(await self._peer.receive(IDLE))
+        except TimeoutError:
+            return False
+        return True
 
+    async def _request(self, reply: Reply) -> None:
+        service = self._service
+        request, method, route, status = secrets.token_hex(16), "-", "-", 0
+        try:
+            head = self._http.next_head() or await self._rest_of_head()
+            to = destination(head.method, head.target)
+            method, route = head.method, to.route
+            if to.route is Route.SEALED:
+                await self._sealed(head, reply, request)
+            else:
+                await self._answer(head, to, reply, request)
+            status = reply.status
+        except Refusal as refusal:
+            status = refusal.status
+            service.diary.note(f"request {request} {method} {route} refused {status} {refusal.code}")
+            raise
+        except asyncio.CancelledError:
+            service.diary.note(f"request {request} {method} {route} cut")
+            raise
+        finally:
+            service.metrics.requested(route, status)
+        service.diary.note(f"request {request} {method} {route} answered {status}")
 
-def _receipt(service: Service, tenant: Tenant, id: str) -> bytes:
-    signed = service.find(tenant, id)
-    if signed is None:
-        raise not_found()
-    signer = service.receipts
-    evidence = replace(signer.evidence, collateral=service.collateral)
-    return envelope.pack(signed, not_before=signer.not_before, evidence=evidence)
+    async def _answer(
+        self,
+        head: Head,
+        to: Destination,
+        reply: Reply,
+        request: str,
+        sealed: tuple[Opened, Reading] | None = None,
+    ) -> None:
+        """`sealed` is where the request was inside another: its body was read, and no connection speaks for it."""
+        service = self._service
+        tenant = None if to.route.open else self._admit(head, sealed=sealed is not None)
+        if not service.serves(to.route):
+            raise not_found()
+        service.requests += 1
+        if sealed is not None:
+            opened, inside = sealed
+            inside.fill(opened.take())
+            inside.admit()
+        if not to.route.completes or tenant is None:
+            await self._get(head, to, tenant, reply)
+        elif sealed is not None:
+            await self._complete(tenant, to.route, sealed[1], reply, request)
+        else:
+            service.gateway.require_open()
+            with service.intake.reading(self._peer.origin, known=True) as reading:
+                await self._body(head, reading)
+                await self._complete(tenant, to.route, reading, reply, request)
+
+    async def _complete(
+        self, tenant: Tenant, route: Route, reading: Reading, reply: Reply, request: str
+    ) -> None:
+        self._peer.answering(True)
+        with self._service.gateway.exchange():
+            await complete(self._service, tenant, route, reading, reply, id=request)
+
+    async def _sealed(self, head: Head, reply: Reply, request: str) -> None:
+        sealed = self._service.sealed
+        with self._service.intake.reading(self._peer.origin, known=False) as reading:
+            await self._body(head, reading, REQUEST_TYPE)
+            opened = await sealed.open(reading.take())
+            async with sealed.answering(opened, self._http, self._peer, reply) as inner:
+                await self._answer(opened.head, opened.destination(), inner, request, (opened, reading))
+
+    async def _rest_of_head(self) -> Head:
+        until = self._loop.time() + HEAD
+        try:
+            while True:
+                self._http.feed(await self._peer.receive(until - self._loop.time()))
+                if (head := self._http.next_head()) is not None:
+                    return head
+        except TimeoutError:
+            raise bad_request("the head took too long", code="timeout", status=408) from None
+
+    def _admit(self, head: Head, *, sealed: bool) -> Tenant:
+        if self._certificate is None and self._service.plan.certificates:
+            self._certificate = self._peer.tls.peer_certificate_der
+        shown = None if sealed else self._certificate  # whoever ends the TLS may have one of their own
+        return self._service.admission.admit(head.headers.get(b"authorization"), shown)
+
+    async def _body(self, head: Head, reading: Reading, wanted: bytes = _JSON) -> None:
+        kind = head.headers.get(b"content-type", b"")
+        if kind != wanted and kind.partition(b";")[0].strip().lower() != wanted:
+            raise Refusal(415, "content_type", f"want content-type {wanted.decode()}")
+        http, peer = self._http, self._peer
+        if http.expects_continue:
+            peer.write(http.go_on())
+        pieces, came = list[bytes](), 0
+        until = 0.0
+        try:
+            while (piece := http.next_body()) != b"":
+                if piece is not None:
+                    pieces.append(piece)
+                    came += len(piece)
+                    continue
+                reading.await_more(came)
+                until = until or self._loop.time() + BODY
+                http.feed(await peer.receive(until - self._loop.time()))
+        except TimeoutError:
+            raise bad_request("the body took too long", code="timeout", status=408) from None
+        reading.fill(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    async def _get(self, head: Head, to: Destination, tenant: Tenant | None, reply: Reply) -> None:
+        if head.body != "none":
+            raise bad_request("this request takes no body")
+        peer = self._peer
+        peer.answering(True)
+        asking = Asking(
+            origin=peer.origin,
+            identity=self._identity,
+            exporter=lambda nonce: peer.tls.exporter(EXPORTER_LABEL, 32, nonce),
+            tenant=tenant,
+        )
+        found = await answer(self._service, to, asking)
+        reply.whole(found.status, found.body, found.headers.items(), content_type=found.content_type)
+        await reply.drain()

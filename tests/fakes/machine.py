@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -31,9 +31,11 @@ from strongroom.evidence.binding import (
 )
 from strongroom.evidence.bundle import Bundle, GPUEvidence
 from strongroom.evidence.eventlog import EventLog
+from strongroom.host.door.reply import EVENT_STREAM
 from strongroom.host.tls import ServerContext, TLSEngine
 from strongroom.ratls import certificate
 from strongroom.receipts import envelope
+from strongroom.receipts.hashing import RECEIPT_COMMENT
 from strongroom.receipts.receipt import Receipt, SignedReceipt, sign
 from strongroom.wire.canonical import JSON, b64u, pack_json
 from tests.fakes import silicon as silicon_fake
@@ -58,6 +60,7 @@ class Machine:
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     receipt_key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     words: Sequence[str] = WORDS
+    carries: bool = False  # whether its streams carry their receipts, beside other comments
     requests: list[Request] = field(default_factory=list)
     receipts: dict[str, bytes] = field(default_factory=dict)
     not_before: datetime = field(
@@ -151,11 +154,22 @@ class Machine:
             kept = self.receipts.get(path.rpartition("/")[2])
             return (200, {}, [kept]) if kept is not None else (404, {}, [b"{}"])
         if path == "/v1/chat/completions":
-            pieces = self.body(json.loads(request.body).get("stream", False))
+            streamed = json.loads(request.body).get("stream", False)
+            pieces = self.body(streamed)
             identifier = secrets.token_hex(16)
-            self.keep(identifier, self.receipt(identifier, request, b"".join(pieces)))
-            return 200, {"x-strongroom-receipt": identifier}, pieces
+            signed = self.receipt(identifier, request, b"".join(pieces))
+            headers = {"x-strongroom-receipt": identifier}
+            if streamed and self.carries:
+                return 200, {**headers, "content-type": EVENT_STREAM}, self.carrying(pieces, signed)
+            self.keep(identifier, signed)
+            return 200, headers, pieces
         return 404, {}, [b'{"error":{"message":"no such route"}}']
+
+    def carrying(self, pieces: list[bytes], signed: SignedReceipt) -> list[bytes]:
+        """A stream with its receipt in it, which is kept nowhere else."""
+        again = sign(replace(signed.receipt, stream=True), self.receipt_key)
+        comment = RECEIPT_COMMENT + pack_json(again.to_json()) + b"\n\n"
+        return [b": ping\n\n", *pieces[:-1], b": pi", b"ng\n\n", comment, pieces[-1]]
 
     @property
     def prompts(self) -> list[Request]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from strongroom.host.run import Child, spawn
 from strongroom.wire.canonical import JSON, pack_json
@@ -18,6 +18,8 @@ from tests.fakes.agent import Agent, Make
 from tests.fakes.exchange import ENGINE, MODEL, events
 from tests.fakes.silicon import silicon
 from tests.fakes.vllm import VLLM
+
+SECRET: Final = bytes(range(32))  # of the boot, from which the door has its keys
 
 
 @dataclass
@@ -60,27 +62,45 @@ class Served:
 
 @contextmanager
 def served(
-    directory: Path, *, tokens: dict[str, str] | None = None, make: Make | None = None
+    directory: Path,
+    *,
+    tokens: dict[str, str] | None = None,
+    make: Make | None = None,
+    settings: dict[str, JSON] | None = None,
+    engine: bool = True,
 ) -> Iterator[tuple[Served, Child]]:
     """An open door and its process. `tokens` are bearer tokens by tenant; none means that everyone may ask.
 
-    `make` is what makes the agent's bundles, by default simulated AMD silicon.
+    `make` is what makes the agent's bundles, by default simulated AMD silicon; `settings` are more of the door's plan.
+    Without `engine` no double is started: a real one listens at `directory`/engine.
     """
     behind = Served(directory, agent=Agent(silicon(), events(), make))
     (directory / "credentials").mkdir()
-    (directory / "credentials" / "door").write_bytes(pack_json(behind.plan(tokens or {})))
+    (directory / "credentials" / "door").write_bytes(pack_json(behind.plan(tokens or {}) | (settings or {})))
+    (directory / "credentials" / "door-secret").write_bytes(SECRET)
+    (directory / "runtime").mkdir()
     with ExitStack() as stack:
         stack.enter_context(turning(behind.loop))
-        behind.do(behind.engine.start(directory / "engine"))
-        stack.callback(lambda: behind.do(behind.engine.die()))
+        if engine:
+            behind.do(behind.engine.start(directory / "engine"))
+            stack.callback(lambda: behind.do(behind.engine.die()))
         behind.do(behind.agent.start(directory / "evidence"))
         stack.callback(lambda: behind.do(behind.agent.stop()))
-        log = stack.enter_context((directory / "log").open("wb"))
-        credentials = {"CREDENTIALS_DIRECTORY": str(directory / "credentials")}
-        command = [sys.executable, "-m", "sidecars.proxy"]
-        door = stack.enter_context(spawn(command, cwd=ROOT, env=credentials, stderr=log))
+        yield behind, stack.enter_context(opened(behind))
+
+
+@contextmanager
+def opened(behind: Served) -> Iterator[Child]:
+    """One process of the door, open. What an earlier one left in its runtime directory is there."""
+    directory = behind.directory
+    environment = {
+        "CREDENTIALS_DIRECTORY": str(directory / "credentials"),
+        "RUNTIME_DIRECTORY": str(directory / "runtime"),
+    }
+    command = [sys.executable, "-m", "sidecars.proxy"]
+    with (directory / "log").open("wb") as log, spawn(command, cwd=ROOT, env=environment, stderr=log) as door:
         behind.port = _port(behind, door)
-        yield behind, door
+        yield door
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import contextlib
 import json
 import resource
 import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -145,12 +146,58 @@ def test_hundreds_of_slow_ones_are_cut(
         assert any(line["rule"] == "POST auth: request timeout" for line in told(made))
 
 
-def test_who_never_begins_tls_is_cut(made: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_gate, "HANDSHAKE_TIMEOUT", 0.5)
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Endpoint:
+    """Of a broker with TLS."""
     (tmp_path / "t").mkdir()
     write_certificate(tmp_path / "t", ["127.0.0.1"], days=1)
     files = {"certificate": tmp_path / "t/tls.crt", "key": tmp_path / "t/tls.key"}
-    endpoint = Endpoint.parse("127.0.0.1:0", plain=False, **files)
+    return Endpoint.parse("127.0.0.1:0", plain=False, **files)
+
+
+async def answered_through_tls(port: int, address: str) -> bytes:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, local_addr=(address, 0), ssl=ssl._create_unverified_context()
+    )
+    writer.write(HEALTH)
+    try:
+        async with asyncio.timeout(60):
+            return await reader.read(1 << 16)
+    finally:
+        writer.transport.abort()
+
+
+def test_silent_ones_before_tls_keep_nobody_out(made: House, endpoint: Endpoint) -> None:
+    """Two addresses hold every place, and take each one anew that they lose."""
+    lost = 0
+
+    async def silent(port: int, address: str) -> None:
+        nonlocal lost
+        while True:
+            one = await connected(port, address)
+            await answered(one, b"")
+            one.close()
+            lost += 1
+
+    async def crowd() -> None:
+        async with (
+            broker(made, endpoint, connections=20, of_address=10) as port,
+            asyncio.TaskGroup() as all_of,
+        ):
+            crowd = [all_of.create_task(silent(port, f"127.3.0.{n % 2 + 1}")) for n in range(20)]
+            for n in range(30):
+                assert (await answered_through_tls(port, f"127.4.0.{n + 1}")).startswith(b"HTTP/1.1 200")
+            for task in crowd:
+                task.cancel()
+
+    asyncio.run(crowd())
+    assert lost >= 1
+
+
+def test_who_never_begins_tls_is_cut(
+    made: House, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_gate, "HANDSHAKE_TIMEOUT", 0.5)
 
     async def silent() -> None:
         async with broker(made, endpoint, of_address=300) as port:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -20,9 +21,17 @@ import h11
 import pytest
 
 from sidecars.proxy.door import GONE, Door
+from sidecars.proxy.intake import LEAST
 from sidecars.proxy.plan import Plan
 from strongroom.appraise.policy import Policy
-from strongroom.errors import ConfigError, ProtocolError, StrongroomError, TransportError, VerifyError
+from strongroom.errors import (
+    ConfigError,
+    MachineError,
+    ProtocolError,
+    StrongroomError,
+    TransportError,
+    VerifyError,
+)
 from strongroom.evidence.binding import EXPORTER_LABEL, Purpose, channel_challenge
 from strongroom.evidence.bundle import Bundle
 from strongroom.evidence.eventlog import EventLog
@@ -30,10 +39,15 @@ from strongroom.host.attested import AttestedConnection
 from strongroom.host.tls import TLSStream, connect
 from strongroom.ratls.acceptance import accept, spki
 from strongroom.receipts.envelope import verify_envelope
+from strongroom.receipts.hashing import RECEIPT_COMMENT, StreamHash
+from strongroom.receipts.keys import DoorKeys
+from strongroom.receipts.receipt import SignedReceipt
 from strongroom.verify.bundle import verify_bundle
+from strongroom.wire.canonical import parse_json
 from tests import ROOT
 from tests.fakes.agent import Agent
 from tests.fakes.exchange import ENGINE, MODEL, events
+from tests.fakes.served import SECRET
 from tests.fakes.silicon import HOST_DATA, MEASUREMENT, roots, silicon
 from tests.fakes.vllm import VLLM, WORDS
 
@@ -65,7 +79,7 @@ class House:
         self.engine = VLLM()
         self.agent = Agent(CHIP, log or events())
         self.credential = self._credential(tenants)
-        self.door = Door(Plan.parse(self.credential), admin=directory / "admin.sock")
+        self.door = Door(Plan.parse(self.credential), DoorKeys.from_secret(SECRET), directory=directory)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
@@ -236,13 +250,20 @@ def test_a_stream_arrives_byte_for_byte_and_its_receipt_binds_every_byte(client:
     question = chat(stream=True, stream_options={"include_usage": True})
     status, headers, answer = client.ask("POST", "/v1/chat/completions", question)
     assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
-    events = answer.split(b"\n\n")
+    events = [event for event in answer.split(b"\n\n") if not event.startswith(b":")]
     assert len(events) == len(WORDS) + 3 and events[-2:] == [b"data: [DONE]", b""]
     assert json.loads(events[-3][6:])["usage"]["completion_tokens"] == len(WORDS)
     _, _, raw = client.ask("GET", f"/v1/receipts/{headers['x-strongroom-receipt']}")
     receipt, _ = verify_envelope(raw, roots=ROOTS, now=datetime.now(UTC))
     assert receipt.complete
-    good = {"request_sha256": sha256(question).digest(), "response_sha256": sha256(answer).digest()}
+    *_, carried, last, empty = answer.split(b"\n\n")
+    assert (last, empty) == (b"data: [DONE]", b"")
+    signed = SignedReceipt.from_json(parse_json(carried.removeprefix(RECEIPT_COMMENT), "receipt"))
+    assert signed.receipt == receipt
+    hashed = StreamHash()
+    hashed.update(answer)
+    good = {"request_sha256": sha256(question).digest(), "response_sha256": hashed.digest()}
+    assert hashed.digest() == sha256(b"\n\n".join(events)).digest()
     receipt.require_bodies(**good)
     for body, name in ((question, "request_sha256"), (answer, "response_sha256")):
         with pytest.raises(VerifyError):
@@ -431,6 +452,140 @@ def test_a_client_that_does_not_read_is_cut_and_frees_the_engine(
         assert Client(stream).ask("GET", "/healthz")[0] == 200
 
 
+def test_a_client_that_reads_slowly_is_served(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strongroom.host.door.peer.STALL", 0.2)
+    house.engine.says, house.engine.repeat = ("x" * 60_000,), 200
+    assert house.door.port is not None
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    sock.settimeout(10)
+    sock.connect(("127.0.0.1", house.door.port))
+    with TLSStream(sock, "127.0.0.1") as stream:
+        client = Client(stream)
+        client.begin("POST", "/v1/chat/completions", chat(stream=True))
+        assert client.head()[0] == 200
+        body = bytearray()
+        for number, piece in enumerate(client.body()):
+            body += piece
+            if number < 30:
+                time.sleep(0.05)  # all buffers on the way are full, and move in strides
+    assert body.endswith(b"data: [DONE]\n\n") and house.engine.aborted == 0
+
+
+def test_a_question_takes_as_many_places_as_it_asks_answers(client: Client, house: House) -> None:
+    most = places_of("ann", house)
+    several = {"model": "tiny", "prompt": ["a"] * (most // 16 + 1), "n": 16}
+    status, _, body = client.ask("POST", "/v1/completions", json.dumps(several).encode())
+    assert status == 400 and b"error" in body and not house.engine.asked
+    few = several | {"n": 2}
+    assert client.ask("POST", "/v1/completions", json.dumps(few).encode())[0] == 200
+
+
+def test_slow_bodies_take_no_place(house: House) -> None:
+    slow = [house.dial() for _ in range(places_of("ann", house) + 1)]
+    try:
+        for stream in slow:
+            head = (
+                f"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {TOKENS['ann']}\r\n"
+            )
+            stream.send(head.encode() + b"content-type: application/json\r\ncontent-length: 5000000\r\n\r\n{")
+        service = house.door._service
+        assert service is not None
+        wait_for(lambda: service.intake.open_each.total() == len(slow))
+        assert service.intake.total == len(slow) * LEAST
+        with house.dial() as stream:
+            assert Client(stream).ask("POST", "/v1/chat/completions", chat())[0] == 200
+    finally:
+        for stream in slow:
+            stream.close()
+    wait_for(lambda: service.intake.total == 0)
+
+
+def test_a_question_that_the_engine_has_is_kept_no_longer(house: House) -> None:
+    house.engine.hangs = True
+    service = house.door._service
+    assert service is not None
+    ours = [tracemalloc.Filter(True, f"*/{folder}/*") for folder in ("sidecars/proxy", "strongroom/host")]
+    with house.dial() as stream:
+        tracemalloc.start()
+        try:
+            Client(stream).begin("POST", "/v1/chat/completions", chat("x" * (4 << 20)))
+            wait_for(lambda: len(house.engine.asked) == 1)
+            wait_for(lambda: service.intake.total == 0)
+            held = tracemalloc.take_snapshot().filter_traces(ours)
+        finally:
+            tracemalloc.stop()
+        assert service.gateway.running == 1
+    assert sum(trace.size for trace in held.traces) < 1 << 20
+
+
+def test_a_whole_answer_that_is_cut_is_charged_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecars.proxy.completions.UNSEEN", 1_000_000)
+    house.engine.hangs = True
+    with house.dial() as stream:
+        Client(stream).begin("POST", "/v1/chat/completions", chat("x" * 4000))
+        wait_for(lambda: len(house.engine.asked) == 1)
+    wait_for(lambda: house.engine.aborted == 1)
+    with house.dial() as stream:
+        usage = json.loads(Client(stream).ask("GET", "/v1/usage")[2])
+    assert usage["prompt_tokens"] >= 1000 and usage["completion_tokens"] >= 1
+
+
+@pytest.mark.guarantee("G12")
+def test_no_answer_goes_out_before_its_receipt_is_kept(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("sidecars.proxy.receipts.stored.StoredLog.append", _full)
+        for _ in range(3):
+            with house.dial() as stream:
+                status, _, body = Client(stream).ask("POST", "/v1/chat/completions", chat())
+            assert status == 500 and b"receipt_unavailable" in body and b"choices" not in body
+    with house.dial() as stream:
+        status, headers, _ = Client(stream).ask("POST", "/v1/chat/completions", chat())
+        assert status == 200
+        found = Client(stream)
+        assert found.ask("GET", f"/v1/receipts/{headers['x-strongroom-receipt']}")[0] == 200
+
+
+def _full(*_: object) -> int:
+    raise MachineError("receipt log: no room for another record")
+
+
+@pytest.mark.guarantee("G12")
+def test_a_receipt_that_cannot_be_made_hides_no_departure(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "strongroom.proxy")
+    monkeypatch.setattr("sidecars.proxy.receipts.stored.StoredLog.append", _full)
+    house.engine.stall_after = 2
+    with house.dial() as stream:
+        client = Client(stream)
+        client.begin("POST", "/v1/chat/completions", chat(stream=True))
+        client.head()
+        next(client.body())
+    wait_for(lambda: house.engine.aborted == 1)
+    wait_for(lambda: " cut" in caplog.text)
+    assert "no room" in caplog.text and "refused 500" not in caplog.text
+
+
+@pytest.mark.guarantee("G12")
+def test_a_finished_answer_is_read_to_its_end_while_the_door_closes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongroom.host.door.peer.HIGH_WATER", 64 << 20)  # all of it waits in the door
+    house.engine.says = ("x" * (12 << 20),)
+    service = house.door._service
+    assert service is not None
+    with house.dial() as stream:
+        client = Client(stream)
+        client.begin("POST", "/v1/chat/completions", chat())
+        wait_for(lambda: len(house.engine.asked) == 1)
+        wait_for(lambda: service.gateway.running == 0)
+        house.do(house.door.drain())
+        house._life.cancel()
+        wait_for(lambda: house.door.state == "closed")
+        assert client.head()[0] == 200 and len(b"".join(client.body())) > 12 << 20
+
+
 def collect(pieces: Iterator[bytes], into: bytearray) -> None:
     for piece in pieces:
         into += piece
@@ -484,7 +639,9 @@ def test_a_stream_without_its_end_or_with_an_error_is_not_complete(
         _, _, raw = Client(stream).ask("GET", f"/v1/receipts/{receipt_id}")
     receipt, _ = verify_envelope(raw, roots=ROOTS, now=datetime.now(UTC))
     assert not receipt.complete
-    assert receipt.response_sha256 == sha256(body).digest()
+    hashed = StreamHash()
+    hashed.update(bytes(body))
+    assert receipt.response_sha256 == hashed.digest()
 
 
 @pytest.mark.parametrize(
@@ -528,6 +685,7 @@ def test_nothing_said_is_logged(
     with house.dial() as stream:
         stream.send(f"GET /{MARKER.replace(' ', '-')} HTTP/1.1\r\nHost: {MARKER}\r\n\r\n".encode())
         stream.recv()
+    wait_for(lambda: caplog.text.count("POST /v1/chat/completions") == 8)
     shown = caplog.text + "".join(capfd.readouterr())
     assert caplog.text.count("POST /v1/chat/completions") == 8
     for secret in (MARKER, MARKER.replace(" ", "-"), *TOKENS.values(), *WORDS[:2]):
@@ -665,7 +823,7 @@ def test_an_engine_that_sang_no_canary_hears_nothing(house: House) -> None:
 
 @pytest.mark.guarantee("G10")
 def test_an_unwell_engine_closes_the_door(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecars.proxy.canary.HEALTH_EVERY", 0.05)
+    monkeypatch.setattr("sidecars.proxy.engine.canary.HEALTH_EVERY", 0.05)
     house.engine.healthy = False
     assert house.exit_code() == GONE
 
@@ -732,13 +890,20 @@ def test_one_origin_cannot_take_every_turn_for_evidence(
     assert (status, headers["retry-after"]) == (429, "2")
 
 
+def places_of(tenant: str, house: House) -> int:
+    service = house.door._service
+    assert service is not None
+    return service.admission._accounts[tenant].concurrent
+
+
 def test_too_many_in_flight_is_429(house: House) -> None:
     house.engine.stall_after = 0
-    held = [house.dial() for _ in range(64)]
+    most = places_of("ann", house)
+    held = [house.dial() for _ in range(most)]
     try:
         for stream in held:
             Client(stream).begin("POST", "/v1/chat/completions", chat())
-        wait_for(lambda: len(house.engine.asked) == 64)
+        wait_for(lambda: len(house.engine.asked) == most)
         with house.dial() as stream:
             status, headers, _ = Client(stream).ask("POST", "/v1/chat/completions", chat())
             assert (status, headers["retry-after"]) == (429, "1")
@@ -777,6 +942,7 @@ class Process:
     def __init__(self, house: House) -> None:
         directory = house.directory
         (directory / "door").write_bytes(house.credential)
+        (directory / "door-secret").write_bytes(SECRET)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.settimeout(20)
         self._notify.bind(str(directory / "notify"))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sidecars.proxy.fields import MAX_VALUES, read_question
-from sidecars.proxy.routes import Route
+from sidecars.proxy.fields import DROPPED, MAX_VALUES, SET, Question, passed_fields, read_question
+from sidecars.proxy.routes import ASKED, Route
 from strongroom.host.door.refusal import Refusal
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -268,3 +268,96 @@ def test_a_refusal_never_repeats_a_value(body: bytes) -> None:
 def test_a_question_does_not_show_its_prompt() -> None:
     question = read_question(Route.CHAT, chat(messages=[{"role": "user", "content": MARKER}]), model="tiny")
     assert MARKER not in f"{question} {question!r}"
+
+
+def embedding(**fields: Any) -> bytes:
+    return json.dumps({"model": "tiny", "input": "hello", **fields}).encode()
+
+
+@pytest.mark.parametrize("given", ["hello", ["a", "b"], [1, 2, 3], [[1, 2], [3]]])
+def test_an_embedding_takes_what_openai_clients_send(given: Any) -> None:
+    fields = {"input": given, "encoding_format": "base64", "dimensions": 256}
+    assert rebuilt(embedding(**fields, user="u"), Route.EMBEDDING) == {
+        "model": "tiny", **fields, "cache_salt": "salt",
+    }  # fmt: skip
+
+
+@pytest.mark.guarantee("G17")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "messages",
+        "embed_dtype",
+        "endianness",
+        "padding",
+        "priority",
+        "mm_processor_kwargs",
+        "stream",
+        "prompt",
+    ],
+)
+def test_an_embedding_takes_nothing_else(name: str) -> None:
+    assert (refuse(embedding(**{name: MARKER}), Route.EMBEDDING).code) == "unknown_field"
+    assert refuse(embedding(dimensions=0), Route.EMBEDDING).param == "dimensions"
+    assert refuse(embedding(encoding_format="bytes"), Route.EMBEDDING).param == "encoding_format"
+    assert refuse(b'{"model":"tiny"}', Route.EMBEDDING).param == "input"
+
+
+@pytest.mark.parametrize("route", [Route.CHAT, Route.COMPLETION, Route.EMBEDDING])
+def test_what_a_client_demands_of_its_provider_is_met_or_refused_and_never_passed_on(route: Route) -> None:
+    make = {Route.CHAT: chat, Route.COMPLETION: completion, Route.EMBEDDING: embedding}[route]
+    for demands in (None, {}, {"aci_verified": True}, {"aci_verified": False}):
+        assert rebuilt(make(provider=demands), route) == rebuilt(make(), route)
+    refusal = refuse(make(provider={"aci_verified": True, "aci_session_ids": ["s"]}), route)
+    assert (refusal.status, refusal.code) == (412, "session_not_accepted")
+    wrongs: list[Any] = [{"aci_more": 1}, {"order": ["x"]}, [], "x", {"aci_verified": "yes"}]
+    for wrong in wrongs:
+        assert refuse(make(provider=wrong), route).status == 400
+
+
+def test_a_question_says_for_whom_it_is_and_whether_it_shows_probabilities() -> None:
+    def read(body: bytes, route: Route = Route.CHAT) -> Question:
+        return read_question(route, body, model="tiny")
+
+    assert read(chat(user="ann")).user == "ann"
+    assert [read(chat(user=other)).user for other in (None, 7, ["ann"])] == ["", "", ""]
+    assert [read(chat(logprobs=given)).logprobs for given in (True, False, None)] == [True, False, False]
+    assert [read(completion(logprobs=n), Route.COMPLETION).logprobs for n in (0, 5, None)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "sequences"),
+    [
+        (Route.CHAT, chat(), 1),
+        (Route.CHAT, chat(n=16), 16),
+        (Route.COMPLETION, completion(n=3), 3),
+        (Route.COMPLETION, completion(prompt=["a"], n=3), 3),
+        (Route.COMPLETION, completion(prompt=["a"] * 64, n=16), 1024),
+        (Route.COMPLETION, completion(prompt=[1, 2, 3], n=2), 2),
+        (Route.COMPLETION, completion(prompt=[[1, 2], [3]], n=2), 4),
+        (Route.EMBEDDING, embedding(input="a"), 1),
+        (Route.EMBEDDING, embedding(input=[5] * 100), 1),
+        (Route.EMBEDDING, embedding(input=["a", "b", "c"]), 3),
+    ],
+)
+def test_a_question_weighs_as_many_answers_as_it_asks_for(route: Route, body: bytes, sequences: int) -> None:
+    assert read_question(route, body, model="tiny").sequences == sequences
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"), [([1] * 999, 999), ([[1] * 10, [2] * 5], 15), ("a" * 400, 100), (["a" * 400], 100)]
+)
+def test_tokens_are_counted_where_they_are_told_and_guessed_where_not(prompt: Any, tokens: int) -> None:
+    question = read_question(Route.COMPLETION, completion(prompt=prompt), model="tiny")
+    assert question.asked(b"x" * 400) == tokens
+
+
+def test_passed_fields_are_the_ones_that_are_checked() -> None:
+    assert {"messages", "tools", "seed"} <= passed_fields(Route.CHAT)
+    assert passed_fields(Route.EMBEDDING) == {"input", "encoding_format", "dimensions"}
+    for route in ASKED:
+        assert not passed_fields(route) & (SET | DROPPED)

@@ -269,6 +269,61 @@ def test_whose_a_new_file_is(volume: Volume, store: Path) -> None:
         assert (attrs["st_uid"], attrs["st_gid"], stat.S_IMODE(attrs["st_mode"])) == (1000, 1001, mode)
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o400, 0o7777, 0])
+@pytest.mark.parametrize("umask", [0, 0o077])
+@pytest.mark.parametrize("caller", [(-1, -1), (1234, 1235)], ids=["ours", "theirs"])
+def test_what_a_new_file_is_told_to_be(
+    volume: Volume, mode: int, umask: int, caller: tuple[int, int]
+) -> None:
+    """It has its owner and mode, and its attributes are those that are found when it is asked again."""
+    ours = os.geteuid(), os.getegid()
+    owner = ours if caller[0] < 0 else caller
+    volume.caller = lambda: owner
+    before = os.umask(umask)
+    try:
+        fh, attrs = volume.created("/file", stat.S_IFREG | mode, os.O_RDWR)
+    finally:
+        os.umask(before)
+    assert attrs == volume.getattr("/file", fh) == volume.getattr("/file")
+    assert (attrs["st_mode"], attrs["st_uid"], attrs["st_gid"]) == (stat.S_IFREG | mode, *owner)
+    volume.release("/file", fh)
+    fh, again = volume.created("/file", 0o600, os.O_RDWR)
+    assert again == attrs
+    volume.release("/file", fh)
+
+
+def test_a_file_of_our_own_is_made_by_one_call_and_looked_at_once(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each further one is a way to a store on another machine and back."""
+    looked, fstat = list[int](), os.fstat
+
+    def look(fd: int) -> os.stat_result:
+        looked.append(fd)
+        return fstat(fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", look)
+        patched.delattr(os, "fchmod")
+        fh, _ = volume.created("/file", 0o640, os.O_RDWR)
+    assert len(looked) == 1
+    volume.release("/file", fh)
+
+
+def test_a_file_that_cannot_be_given_away_is_not_left_open(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    volume.caller = lambda: (os.geteuid() + 1, os.getegid())
+    monkeypatch.setattr(os, "fchown", refused)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(PermissionError):
+        volume.created("/file", 0o640, os.O_RDWR)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_attributes(volume: Volume, store: Path) -> None:
     put(volume, "/file", b"x")
     volume.setxattr("/file", "user.note", b"value", 0)

@@ -1,4 +1,4 @@
-"""Mirrors sidecars/proxy/engine.py: engines that say too much, too little, or nothing."""
+"""Mirrors sidecars/proxy/engine/connection.py: engines that say too much, too little, or nothing."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecars.proxy.engine import EngineConnection, Process
+from sidecars.proxy.engine.connection import EngineConnection, Process
 from strongroom.errors import TransportError
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -54,6 +54,64 @@ async def stream(engine: EngineConnection, **limits: float) -> list[bytes]:
     head = await engine.ask("POST", "/v1/completions", body=b"{}", request_id="abc", within=5)
     assert head.status == 200 and head.streams
     return [piece async for piece in engine.pieces(**limits)]
+
+
+def test_a_large_request_is_sent_once_the_engine_reads_it(socket_dir: Path) -> None:
+    reads = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reads.wait()
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(8 << 20)
+        writer.write(CHUNKED + b"0\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_unix_server(serve, socket_dir / "e")
+        engine = await EngineConnection.open(socket_dir / "e")
+        engine.put("POST", "/", body=b"x" * (8 << 20))
+        with pytest.raises(TransportError, match="in time"):
+            await engine.sent(within=0.05)
+        reads.set()
+        await engine.sent(within=5)
+        assert (await engine.head(within=5)).status == 200
+        engine.close()
+        server.close()
+        await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+
+
+def test_an_answer_may_come_before_all_was_sent(socket_dir: Path) -> None:
+    async def test(engine: EngineConnection) -> None:
+        engine.put("POST", "/", body=b"x" * (8 << 20))
+        await engine.sent(within=5)
+        assert (await engine.head(within=5)).status == 413 and await engine.whole() == b""
+        assert engine.over and not engine.reusable
+
+    against(socket_dir, b"HTTP/1.1 413 \r\ncontent-length: 0\r\n\r\n", then_wait=True)(test)
+
+
+def test_a_connection_that_is_lost_at_once_leads_nowhere(
+    socket_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        seen = asyncio.Event()
+
+        def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+            seen.set()
+
+        server = await asyncio.start_unix_server(serve, socket_dir / "e")
+        with monkeypatch.context() as patch:
+            patch.setattr("asyncio.BaseTransport.get_extra_info", lambda *_: None)  # as uvloop's then
+            with pytest.raises(TransportError, match="closed"):
+                await EngineConnection.open(socket_dir / "e")
+        await seen.wait()
+        server.close()
+        await asyncio.sleep(0.02)
+
+    asyncio.run(main())
 
 
 def test_pieces_are_reads_not_chunks(socket_dir: Path) -> None:

@@ -1,0 +1,1 @@
+"""The inference engine behind the door: its connections, its life and its canary."""
