@@ -157,12 +157,7 @@ class Dispatcher:
         directory, text = self._nodes.node(call.node), os.fsdecode(name)
         path = self._nodes.below(directory, text)
         self._caller.owner = call.uid, call.gid
-        fh = self._operations.create(path, mode, flags)
-        try:
-            attrs = self._operations.getattr(path, fh)
-        except BaseException:
-            self._operations.release(path, fh)
-            raise
+        fh, attrs = self._operations.created(path, mode, flags)
         node = self._nodes.found(directory, text, attrs)
         self._nodes.opened(node, fh)
         return pack_entry(node.id, pack_attributes(attrs), valid=self._seconds) + pack_open(

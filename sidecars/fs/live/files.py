@@ -40,13 +40,13 @@ class Files:
         except OSError as error:
             if writing or error.errno not in _READ_ONLY:
                 raise
-            return self._take(os.open(on_disk, os.O_RDONLY | _SAFE, dir_fd=directory), writable=False)
-        return self._take(fd, writable=True)
+            return self._take(os.open(on_disk, os.O_RDONLY | _SAFE, dir_fd=directory), writable=False)[0]
+        return self._take(fd, writable=True)[0]
 
-    def create(self, on_disk: bytes, directory: int, mode: int) -> tuple[int, int]:
-        """Handle and descriptor of a new file; OSError EEXIST when there is one."""
+    def create(self, on_disk: bytes, directory: int, mode: int) -> tuple[int, os.stat_result]:
+        """Handle and status of a new file; OSError EEXIST when there is one."""
         fd = os.open(on_disk, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, mode, dir_fd=directory)
-        return self._take(fd, writable=True), fd
+        return self._take(fd, writable=True)
 
     def close(self, handle: int) -> None:
         with self._lock:
@@ -58,7 +58,7 @@ class Files:
             del self._contents[content.key]
         os.close(content.fd)
 
-    def _take(self, fd: int, *, writable: bool) -> int:
+    def _take(self, fd: int, *, writable: bool) -> tuple[int, os.stat_result]:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             os.close(fd)
@@ -77,4 +77,4 @@ class Files:
                 os.close(fd)
             handle = next(self._numbers)
             self._handles[handle] = content
-            return handle
+            return handle, status

@@ -111,6 +111,17 @@ class Operations:
     def create(self, path: str, mode: int, flags: int = os.O_RDWR) -> int:
         refuse(errno.EROFS)
 
+    def created(self, path: str, mode: int, flags: int) -> tuple[int, Attributes]:
+        """What create() returns, and the attributes of that file."""
+        return self._looked_at(path, self.create(path, mode, flags))
+
+    def _looked_at(self, path: str, fh: int) -> tuple[int, Attributes]:
+        try:
+            return fh, self.getattr(path, fh)
+        except BaseException:
+            self.release(path, fh)
+            raise
+
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
         out = bytearray(size)
         return bytes(out[: self.read_into(path, memoryview(out), offset, fh)])

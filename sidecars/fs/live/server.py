@@ -27,6 +27,7 @@ _TURN: Final = 0.05  # seconds between looks at whether it does
 _HELD_UP: Final = 0.01  # seconds after which the lead goes to another thread
 _SLOW: Final = 0.0003  # seconds that small requests take on average, where the store is slow
 _LARGE: Final = 64 * 1024  # bytes of a transfer that is not done in no time
+_SMALL: Final = 4096  # bytes that are copied behind their header: one buffer costs the kernel less than two
 _SLOW_KINDS: Final = frozenset({Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.FALLOCATE, Opcode.FLUSH})
 _GONE: Final = {errno.ENOENT, errno.ENODEV}  # nobody waits for this reply any more
 
@@ -151,32 +152,38 @@ class Server:
             payload = self._dispatcher.answer(call, room)
         except OSError as error:
             self.troubles.refused(error)
-            self._send(device, call, [pack_refusal(call.unique, error.errno or errno.EIO)])
+            self._send(device, call, pack_refusal(call.unique, error.errno or errno.EIO))
         except MachineError as error:
             self.troubles.met(str(error))
-            self._send(device, call, [pack_refusal(call.unique, errno.EIO)])
+            self._send(device, call, pack_refusal(call.unique, errno.EIO))
         except StrongroomError as error:
             self._report(f"{error}; request {call.opcode} refused")
-            self._send(device, call, [pack_refusal(call.unique, errno.EIO)])
+            self._send(device, call, pack_refusal(call.unique, errno.EIO))
         except Exception as error:  # noqa: BLE001 - a defect of ours fails one request, not everybody's
             self._report(f"fuse: request {call.opcode} failed, {type(error).__name__}")
-            self._send(device, call, [pack_refusal(call.unique, errno.EIO)])
+            self._send(device, call, pack_refusal(call.unique, errno.EIO))
         else:
             if payload is not None:
-                self._send(device, call, [pack_header(call.unique, len(payload)), payload])
+                self._send(device, call, pack_header(call.unique, len(payload)), payload)
 
-    def _send(self, device: int, call: Call, frames: list[bytes | memoryview]) -> None:
+    def _send(
+        self, device: int, call: Call, header: bytes, payload: bytes | memoryview | None = None
+    ) -> None:
+        """A reply, or a refusal, which is a header alone."""
         try:
-            os.writev(device, frames)
+            if payload is None or len(payload) <= _SMALL:
+                os.write(device, header + payload if payload else header)
+            else:
+                os.writev(device, [header, payload])
         except OSError as error:
             if error.errno in _GONE:
                 return
-            if len(frames) == 1:
+            if payload is None:
                 raise MachineError(f"fuse: refusal of request {call.opcode} refused") from error
             self._report(
                 f"fuse: reply to request {call.opcode} refused: {(error.strerror or 'failed').lower()}"
             )
-            self._send(device, call, [pack_refusal(call.unique, errno.EIO)])
+            self._send(device, call, pack_refusal(call.unique, errno.EIO))
 
 
 def _is_large(call: Call) -> bool:

@@ -16,6 +16,7 @@ from typing import Final
 from sidecars.fs.live.directories import Directories
 from sidecars.fs.live.files import Files
 from sidecars.fs.live.intents import Intents, Workspace
+from sidecars.fs.live.operations import Attributes
 from sidecars.fs.live.tree import VolumeTree
 from sidecars.fs.live.troubles import UnverifiedError
 from sidecars.fs.protocol.writing import MAX_TRANSFER
@@ -56,18 +57,34 @@ class Volume(VolumeTree):
         return fh
 
     def create(self, path: str, mode: int, flags: int = os.O_RDWR) -> int:
+        return self.created(path, mode, flags)[0]
+
+    def created(self, path: str, mode: int, flags: int) -> tuple[int, Attributes]:
+        ours = self.caller() == (os.geteuid(), os.getegid())
+        wanted = stat.S_IMODE(mode)
         try:
             with self._new(path) as (directory, stored):
-                fh, fd = self._files.create(stored.on_disk, directory.fd, 0o600)
+                fh, status = self._files.create(stored.on_disk, directory.fd, wanted if ours else 0o600)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            return self.open(path, flags & ~os.O_CREAT | os.O_RDWR)
-        uid, gid = self._owner(os.fstat(fd))
-        if (uid, gid) != (-1, -1):
-            os.fchown(fd, uid, gid)
-        os.fchmod(fd, stat.S_IMODE(mode))  # last: a change of owner takes setuid away
-        return fh
+            return self._looked_at(path, self.open(path, flags & ~os.O_CREAT | os.O_RDWR))
+        owner = self._owner(status)
+        if owner != (-1, -1) or stat.S_IMODE(status.st_mode) != wanted:
+            status = self._give_file(fh, owner, wanted)
+        return fh, self._attributes(status, None, b"")
+
+    def _give_file(self, fh: int, owner: tuple[int, int], mode: int) -> os.stat_result:
+        """The new file's status, once it has its owner and its mode."""
+        fd = self._files.content(fh).fd
+        try:
+            if owner != (-1, -1):
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)  # last: a change of owner takes setuid away
+            return os.fstat(fd)
+        except BaseException:
+            self._files.close(fh)
+            raise
 
     @contextmanager
     def _working(self, fh: int, refused: str) -> Iterator[Workspace]:
