@@ -186,8 +186,7 @@ class Desk:
         if examined.attested is None:
             self._sessions.end(cookie)
         elif not self._sessions.attest(cookie, examined.attested, now):
-            detail = "the session ended meanwhile, or too much evidence is kept"
-            return _busy(503, detail, examined.peer, now)
+            return _busy(503, "the session ended meanwhile", examined.peer, now)
         return examined.answer
 
     def get(

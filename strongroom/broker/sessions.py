@@ -21,8 +21,11 @@ from strongroom.wire.canonical import JSON
 LIFE: Final = timedelta(minutes=5)  # once attested
 WAITING: Final = timedelta(seconds=30)  # for evidence, and then for its verification
 MAX_SESSIONS: Final = 4096
+MAX_ATTESTED: Final = 3072  # of them: the rest are always there for those who wait
 MAX_OF_PEER: Final = 64  # that are not attested
+MAX_ATTESTED_OF_PEER: Final = 1024
 MAX_KEPT: Final = 128 << 20  # bytes of attestations
+MAX_KEPT_OF_PEER: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Session:
 
 class Sessions:
     """Those that wait for evidence cost nothing to begin: they are few for each network, live shortly, and give way.
-    Those that are attested stay for their life.
+    Those that are attested stay for their life, unless there are as many as there may be: then the oldest of the
+    fullest network ends, and its guest makes another handshake. So no machine, however genuine, keeps others out.
     """
 
     def __init__(
@@ -59,15 +63,19 @@ class Sessions:
         life: timedelta = LIFE,
         waiting: timedelta = WAITING,
         max_sessions: int = MAX_SESSIONS,
+        max_attested: int = MAX_ATTESTED,
         max_of_peer: int = MAX_OF_PEER,
+        max_attested_of_peer: int = MAX_ATTESTED_OF_PEER,
         max_kept: int = MAX_KEPT,
+        max_kept_of_peer: int = MAX_KEPT_OF_PEER,
     ) -> None:
         self._life, self._patience = life, waiting
-        self._max, self._max_of_peer, self._max_kept = max_sessions, max_of_peer, max_kept
+        self._max, self._max_of_peer = max_sessions, max_of_peer
+        self._number = _Shares(max_attested, max_attested_of_peer)
+        self._bytes = _Shares(max_kept, max_kept_of_peer)  # of attestations
         self._waiting: dict[bytes, Session] = {}  # by cookie, oldest first, as is the next
         self._attested: dict[bytes, Session] = {}
         self._by_token: dict[bytes, Session] = {}
-        self._kept = 0  # bytes of attestations
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._attested)
@@ -114,12 +122,15 @@ class Sessions:
         self._waiting[_digest(cookie)] = session
 
     def attest(self, cookie: str, attested: Attested, now: datetime) -> bool:
-        """Whether the session goes on as attested: not if it has ended, or no more evidence can be kept."""
+        """Whether the session goes on as attested, and others end for it if need be: not if it has ended."""
         self._expire(now)
-        key = _digest(cookie)
-        if key not in self._waiting or self._kept + len(attested.body) > self._max_kept:
+        key, size = _digest(cookie), len(attested.body)
+        if key not in self._waiting or not self._bytes.allows(size):
             return False
         session = self._waiting.pop(key)
+        for shares, more in ((self._number, 1), (self._bytes, size)):
+            while (fullest := shares.exceeded(session.peer, more)) is not None:
+                self._forget(next(at for at, one in self._attested.items() if one.peer == fullest))
         session.attempting, session.expires = False, now + self._life
         self._enter(key, session, attested)
         return True
@@ -133,16 +144,25 @@ class Sessions:
         """Whether a session of an earlier process goes on. Before any other begins: they end in this order."""
         if session.expires <= now or len(self) >= self._max:
             return False
-        if session.attested is None:
+        session.peer = (
+            session.peer or cookie_sha256.hex()
+        )  # where it began is not known: nobody is its neighbour
+        attested = session.attested
+        if attested is None:
             self._waiting[cookie_sha256] = session
+        elif self._number.has_room(session.peer, 1) and self._bytes.has_room(
+            session.peer, len(attested.body)
+        ):
+            self._enter(cookie_sha256, session, attested)
         else:
-            self._enter(cookie_sha256, session, session.attested)
+            return False
         return True
 
     def _enter(self, key: bytes, session: Session, attested: Attested) -> None:
         session.attested = attested
         self._attested[key] = self._by_token[_digest(attested.token)] = session
-        self._kept += len(attested.body)
+        self._number.add(session.peer, 1)
+        self._bytes.add(session.peer, len(attested.body))
 
     def _make_room(self) -> bool:
         """Put out the oldest that waits of the network that has most."""
@@ -165,7 +185,38 @@ class Sessions:
         session = self._waiting.pop(key, None) or self._attested.pop(key, None)
         if session is not None and session.attested is not None:
             self._by_token.pop(_digest(session.attested.token), None)
-            self._kept -= len(session.attested.body)
+            self._number.add(session.peer, -1)
+            self._bytes.add(session.peer, -len(session.attested.body))
+
+
+class _Shares:
+    """How much of something limited each network has."""
+
+    def __init__(self, most: int, of_network: int) -> None:
+        self._most, self._of_network = most, min(of_network, most)
+        self._total = 0
+        self._of: Counter[str] = Counter()
+
+    def add(self, network: str, more: int) -> None:
+        self._total += more
+        self._of[network] += more
+        if not self._of[network]:
+            del self._of[network]
+
+    def allows(self, more: int) -> bool:
+        """Whether one session may have so much at all."""
+        return more <= self._of_network
+
+    def has_room(self, network: str, more: int) -> bool:
+        return self._total + more <= self._most and self._of[network] + more <= self._of_network
+
+    def exceeded(self, network: str, more: int) -> str | None:
+        """The network that has to give something up before this one can have so much more."""
+        if self.has_room(network, more):
+            return None
+        if self._of[network] + more > self._of_network:
+            return network
+        return max(self._of, key=lambda one: self._of[one] + (more if one == network else 0))
 
 
 def _digest(secret: str) -> bytes:

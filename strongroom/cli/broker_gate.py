@@ -1,7 +1,9 @@
 """Who may hold a connection to the broker: so many of one network, so many together, decided before any TLS.
 
-Where there are as many as there may be, one that has been silent for a while, and waits for no answer, gives way to
-somebody new. A network is an IPv4 address or an IPv6 /64. A peer that reads nothing of its answer is cut off.
+Where there are as many as there may be, one gives way to somebody new: first one that is still in its handshake, of
+the network with most of those; then one that has been silent for a while, and waits for no answer. Connections that
+say nothing keep nobody out, however often they are renewed: a network with more of them than the newcomer's
+gives one up at once. A network is an IPv4 address or an IPv6 /64. A peer that reads nothing of its answer is cut off.
 """
 
 import asyncio
@@ -14,6 +16,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from strongroom.broker.rate import network_of
@@ -36,6 +40,8 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 sslproto.SSLProtocol.max_size = 32 << 10
 
 Factory = Callable[[], asyncio.Protocol]
+Cut = Callable[[], object]
+"""Cuts a connection off that has no transport yet."""
 TurnedAway = Callable[[str, str], None]
 """Told an address, and why it may not connect."""
 
@@ -45,9 +51,10 @@ class Place:
     """One connection's."""
 
     network: str
-    heard: float  # when, on the loop's clock
+    heard: float  # when, on the loop's clock; once there is a transport
+    cut: Cut
     busy: int = 0  # requests that wait for their answer
-    transport: asyncio.BaseTransport | None = None  # once there is one
+    transport: asyncio.Transport | None = None  # once the handshake is over
 
 
 class Gate:
@@ -58,31 +65,36 @@ class Gate:
     ) -> None:
         self._most, self._of_address = most, of_address
         self._turned_away, self._clock = turned_away, clock
-        self._places: OrderedDict[Place, None] = OrderedDict()  # silent for longest first
+        self._greeted: OrderedDict[Place, None] = OrderedDict()  # in their handshake, longest first
+        self._places: OrderedDict[Place, None] = OrderedDict()  # past it, silent for longest first
         self._of_network: Counter[str] = Counter()
         self._by_transport: dict[asyncio.BaseTransport, Place] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._greeted) + len(self._places)
 
-    def enter(self, address: str) -> Place | None:
+    def enter(self, address: str, cut: Cut) -> Place | None:
         """A place, or None for somebody who has enough of them, or where none is left."""
         network = network_of(address)
         if self._of_network[network] >= self._of_address:
             self._turned_away(address, "too many connections from this address")
             return None
-        if len(self._places) >= self._most and not self._give_way():
+        if len(self) >= self._most and not self._give_way(network):
             self._turned_away(address, "too many connections")
             return None
-        place = Place(network, self._clock())
-        self._places[place] = None
+        place = Place(network, self._clock(), cut)
+        self._greeted[place] = None
         self._of_network[network] += 1
         return place
 
-    def connected(self, place: Place, transport: asyncio.BaseTransport) -> None:
-        place.transport = transport
+    def connected(self, place: Place, transport: asyncio.Transport) -> None:
+        if place not in self._greeted:  # cut off meanwhile
+            transport.abort()
+            return
+        del self._greeted[place]
+        place.transport, place.heard = transport, self._clock()
         self._by_transport[transport] = place
-        self.heard(place)
+        self._places[place] = None
 
     def heard(self, place: Place) -> None:
         if place in self._places:
@@ -93,7 +105,7 @@ class Gate:
         """At any time, and any number of times."""
         if place.transport is not None:
             self._by_transport.pop(place.transport, None)
-        if self._places.pop(place, self) is self:
+        if self._greeted.pop(place, self) is self and self._places.pop(place, self) is self:
             return
         self._of_network[place.network] -= 1
         if not self._of_network[place.network]:
@@ -113,18 +125,49 @@ class Gate:
             place.busy -= 1
             self.heard(place)
 
-    def _give_way(self) -> bool:
-        """Whether one could be cut off that is silent; those that are busy go to the end of the row."""
-        for place in list(self._places)[:_AT_ONCE]:
-            if self._clock() - place.heard < SILENT:
-                return False
-            if place.busy or not isinstance(place.transport, asyncio.Transport):
-                self.heard(place)
-                continue
+    def _give_way(self, network: str) -> bool:
+        """Whether one could be cut off for a newcomer of this network."""
+        place = self._in_handshake(network) or self._silent() or self._of_fullest(network)
+        if place is None:
+            return False
+        if place.transport is None:
+            place.cut()
+        else:
             place.transport.abort()
-            self.leave(place)
-            return True
-        return False
+        self.leave(place)
+        return True
+
+    def _in_handshake(self, network: str) -> Place | None:
+        """The first of the network with most of them. Bytes of a handshake win it no time."""
+        if not self._greeted:
+            return None
+        fullest = Counter(place.network for place in self._greeted).most_common(1)[0][0]
+        place = next(place for place in self._greeted if place.network == fullest)
+        late = self._clock() - place.heard >= SILENT
+        return place if late or self._has_more(fullest, network) else None
+
+    def _silent(self) -> Place | None:
+        """The one that has been silent for longest; those that are busy go to the end of the row."""
+        for place in list(islice(self._places, _AT_ONCE)):
+            if self._clock() - place.heard < SILENT:
+                return None
+            if not place.busy:
+                return place
+            self.heard(place)
+        return None
+
+    def _of_fullest(self, network: str) -> Place | None:
+        idle = [place for place in self._places if not place.busy]
+        if not idle:
+            return None
+        fullest = Counter(place.network for place in idle).most_common(1)[0][0]
+        if not self._has_more(fullest, network):
+            return None
+        return next(place for place in idle if place.network == fullest)
+
+    def _has_more(self, fullest: str, network: str) -> bool:
+        """Whether the one has more places than the other has with its newcomer."""
+        return self._of_network[fullest] > self._of_network[network] + 1
 
 
 class _Held(asyncio.Protocol):
@@ -135,7 +178,8 @@ class _Held(asyncio.Protocol):
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._gate.connected(self._place, transport)
+        if isinstance(transport, asyncio.Transport):  # it always is
+            self._gate.connected(self._place, transport)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -147,7 +191,7 @@ class _Held(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         transport = self._place.transport
-        if isinstance(transport, asyncio.Transport):
+        if transport is not None:
             self._stalled = asyncio.get_running_loop().call_later(STALLED, transport.abort)
         self._inner.pause_writing()
 
@@ -209,7 +253,7 @@ class Listener:
                     self._loop.call_later(_REST, self._resume, listening)
                 return
             connection.setblocking(False)
-            place = self._gate.enter(str(address[0]))
+            place = self._gate.enter(str(address[0]), partial(_hang_up, connection))
             if place is None:
                 with suppress(OSError):
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
@@ -234,6 +278,13 @@ class Listener:
             self._gate.leave(place)
             if not isinstance(error, OSError | TimeoutError):  # it was not TLS, or went away
                 raise
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End what is still greeted: whoever reads from it finds the end, and closes it without waiting for the peer."""
+    with suppress(OSError):  # it is over already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 async def _bound(endpoint: Endpoint) -> list[socket.socket]:

@@ -72,15 +72,87 @@ def test_who_brings_no_evidence_soon_is_forgotten() -> None:
     assert sessions.find("b", NOW + timedelta(seconds=31)) is None
 
 
+def evidence_of(token: str, size: int) -> Attested:
+    return replace(attested(token), body=bytes(size))
+
+
+def admit(sessions: Sessions, name: str, peer: str, size: int = 0) -> bool:
+    assert sessions.begin(name, "n", NOW, peer=peer)
+    return sessions.attest(name, evidence_of(name, size), NOW)
+
+
+def alive(sessions: Sessions, names: str) -> str:
+    found = [name for name in names if sessions.find(name, NOW)]
+    assert found == [name for name in names if sessions.find_by_token(name, NOW)]
+    return "".join(found)
+
+
 def test_what_is_kept_of_evidence_is_bounded() -> None:
     sessions = Sessions(max_kept=10)
-    large = replace(attested("a"), body=bytes(8))
-    for name in "ab":
-        assert sessions.begin(name, "n", NOW)
-    assert sessions.attest("a", large, NOW) and not sessions.attest("b", replace(large, token="b"), NOW)
-    sessions.end("a")
-    assert sessions.attest("b", replace(large, token="b"), NOW)
+    assert admit(sessions, "a", "192.0.2.1", 8)
+    assert admit(sessions, "b", "192.0.2.2", 8)
+    assert alive(sessions, "ab") == "b"
+    assert not admit(sessions, "c", "192.0.2.3", 11)  # that nobody's going could make room for
+    assert alive(sessions, "ab") == "b"
     assert not sessions.attest("gone", attested("c"), NOW)
+
+
+@pytest.mark.parametrize("size", [0, 4])
+def test_one_genuine_network_keeps_nobody_out(size: int) -> None:
+    """It has its share, and where all are given out it gives way: in number, or in bytes of evidence."""
+    sessions = Sessions(max_attested=6, max_attested_of_peer=4, max_kept=24, max_kept_of_peer=16)
+    for n, name in enumerate("abcdef"):
+        assert admit(sessions, name, f"2001:db8::{n + 1}", size)  # of one /64
+    assert alive(sessions, "abcdef") == "cdef"
+    for n, name in enumerate("ghij"):
+        assert admit(sessions, name, f"192.0.2.{n}", size)
+    assert alive(sessions, "abcdefghij") == "efghij"
+    assert admit(sessions, "k", "2001:db8::9", size)  # it has most, with this one
+    assert alive(sessions, "abcdefghijk") == "fghijk"
+    assert len(sessions) == 6
+
+
+def test_large_evidence_of_one_network_gives_way_and_not_the_small_of_another() -> None:
+    sessions = Sessions(max_kept=10, max_kept_of_peer=10)
+    assert all(admit(sessions, name, "192.0.2.1", 1) for name in "abc")
+    assert admit(sessions, "d", "192.0.2.2", 6)
+    assert admit(sessions, "e", "192.0.2.3", 4)
+    assert alive(sessions, "abcde") == "abce"
+    for name in "abce":
+        sessions.end(name)
+    assert admit(sessions, "f", "192.0.2.1", 10)
+
+
+def test_who_only_waits_puts_out_nobody_attested_and_always_has_places() -> None:
+    sessions = Sessions(max_sessions=4, max_attested=3)
+    for n, name in enumerate("abcd"):
+        assert admit(sessions, name, f"192.0.2.{n}")
+    assert alive(sessions, "abcd") == "bcd"
+    for n in range(9):
+        assert sessions.begin(f"waits {n}", "n", NOW, peer=f"198.51.100.{n}")
+    assert alive(sessions, "bcd") == "bcd" and len(sessions) == 4
+
+
+def test_sessions_of_an_earlier_process_are_of_no_network() -> None:
+    earlier = Sessions()
+    for name in "abc":
+        assert admit(earlier, name, "192.0.2.1", 3)
+    assert earlier.begin("d", "n", NOW, peer="192.0.2.1")
+    sessions = Sessions(max_attested=3, max_attested_of_peer=1, max_kept=9, max_kept_of_peer=3)
+    for key, session in earlier.ongoing(NOW):
+        assert sessions.resume(key, replace(session, peer=""), NOW)
+    assert alive(sessions, "abc") == "abc" and sessions.find("d", NOW)
+    assert admit(sessions, "e", "192.0.2.1", 3)
+    assert admit(sessions, "f", "192.0.2.1", 3)
+    assert alive(sessions, "abcef") == "bcf"  # the oldest of those who have as much as anybody; its own
+
+
+def test_of_an_earlier_process_no_more_goes_on_than_may_be() -> None:
+    earlier = Sessions()
+    assert admit(earlier, "a", "192.0.2.1", 3) and admit(earlier, "b", "192.0.2.1", 3)
+    for sessions in (Sessions(max_attested=1), Sessions(max_kept=5), Sessions(max_sessions=1)):
+        kept = [sessions.resume(key, replace(one, peer=""), NOW) for key, one in earlier.ongoing(NOW)]
+        assert kept == [True, False] and alive(sessions, "ab") == "a"
 
 
 def test_a_token_finds_its_session_until_that_ends() -> None:
