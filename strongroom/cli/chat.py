@@ -7,21 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from strongroom.appraise.policy import Policy
 from strongroom.cli import verdicts
 from strongroom.cli.answer import Answer, StreamedAnswer, WholeAnswer
-from strongroom.cli.kept import Kept, add_collateral, add_fetch
+from strongroom.cli.connecting import add_connecting, connected, read_token
 from strongroom.cli.policyfile import add_policy, load_policy
 from strongroom.cli.receipt import sentence
 from strongroom.cli.terminal import answer_text, is_terminal
 from strongroom.errors import ConfigError, StrongroomError
-from strongroom.host.attested import Address, AttestedConnection
 from strongroom.host.exchange import Proof, ProvenExchange
 from strongroom.wire.canonical import JSON, pack_json
 
 PATH: Final = "/v1/chat/completions"
 MAX_QUESTION: Final = 16 << 20  # bytes
-MAX_TOKEN: Final = 4096  # bytes of a token file
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,16 +32,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("url", metavar="URL", help="https://HOST[:PORT]")
     parser.add_argument("question", metavar="QUESTION", help="what to ask; - reads it from stdin")
     add_policy(parser)
-    add_collateral(parser)
-    add_fetch(parser)
+    add_connecting(parser)
     parser.add_argument(
         "--token-file", metavar="FILE", help="file with the bearer token; - reads it from stdin"
     )
     parser.add_argument("--model", metavar="NAME", help="default: the one the evidence names")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
-    parser.add_argument(
-        "--timeout", type=float, default=20.0, metavar="SECONDS", help="silence while verifying (20)"
-    )
     parser.add_argument(
         "--stream", action=argparse.BooleanOptionalAction, default=True, help="print words as they come"
     )
@@ -59,12 +52,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     policy = load_policy(args.policy)
-    question, token = _question(args), _token(args)
-    with _connected(args, policy) as connection:
+    question = _question(args)
+    token = None if args.token_file is None else read_token(args.token_file)
+    with connected(args, policy) as connection:
         _tell(verdicts.summary(connection.examination), args)
         if connection.examination.simulated:
             print(verdicts.LOUD, file=sys.stderr)  # even when quiet
-        body = pack_json(_request(args, question, connection))
+        body = pack_json(_request(args, question, connection.examination))
         exchange = ProvenExchange(connection, path=PATH, body=body, token=token)
         try:
             words, response = _show(exchange, args)
@@ -79,20 +73,9 @@ def run(args: argparse.Namespace) -> int:
             raise
     _keep(args, body, response, proof)
     if args.json:
-        print(json.dumps(_result(words, connection, proof)))
+        print(json.dumps(_result(words, connection.examination, proof)))
     _tell(sentence(proof.receipt), args)
     return 0
-
-
-def _connected(args: argparse.Namespace, policy: Policy) -> AttestedConnection:
-    now = datetime.now(UTC)
-    kept = Kept(args.collateral, roots=policy.roots, now=now, fetches=args.fetch)
-    if args.fetch:
-        kept.examine(Address.parse(args.url), policy, timeout=args.timeout)
-    with kept.telling():
-        return AttestedConnection.open(
-            args.url, policy=policy, roots=policy.roots, now=now, timeout=args.timeout, supply=kept
-        )
 
 
 def _question(args: argparse.Namespace) -> str:
@@ -109,23 +92,8 @@ def _question(args: argparse.Namespace) -> str:
         raise ConfigError(f"question: byte {error.start} is not UTF-8 text") from error
 
 
-def _token(args: argparse.Namespace) -> str | None:
-    # A token is a secret: argv and environment are open to the whole machine, so it comes by file or pipe.
-    if args.token_file is None:
-        return None
-    if args.token_file == "-":
-        data = sys.stdin.buffer.read(MAX_TOKEN + 1)
-    else:
-        with open(args.token_file, "rb") as file:
-            data = file.read(MAX_TOKEN + 1)
-    text = data.strip()
-    if not text or len(data) > MAX_TOKEN or any(not 33 <= byte <= 126 for byte in text):
-        raise ConfigError(f"token file: want one printable word of at most {MAX_TOKEN} bytes")
-    return text.decode("ascii")
-
-
-def _request(args: argparse.Namespace, question: str, connection: AttestedConnection) -> dict[str, JSON]:
-    model = args.model or verdicts.event(connection.examination.channel.claims.events, "model").get("name")
+def _request(args: argparse.Namespace, question: str, examined: verdicts.Examined) -> dict[str, JSON]:
+    model = args.model or verdicts.event(examined.channel.claims.events, "model").get("name")
     if not isinstance(model, str):
         raise ConfigError("model: the evidence names none, want --model NAME")
     request: dict[str, JSON] = {"model": model, "messages": [{"role": "user", "content": question}]}
@@ -172,9 +140,9 @@ def _keep(args: argparse.Namespace, body: bytes, response: bytes, proof: Proof) 
             path.write_bytes(data)
 
 
-def _result(words: str, connection: AttestedConnection, proof: Proof) -> dict[str, JSON]:
+def _result(words: str, examined: verdicts.Examined, proof: Proof) -> dict[str, JSON]:
     return {
         "answer": words,
         "receipt": proof.receipt.to_json(),
-        "server": verdicts.to_json(connection.examination),
+        "server": verdicts.to_json(examined),
     }

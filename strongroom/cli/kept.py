@@ -86,6 +86,10 @@ class Kept:
             self._fetch(self._lacking)
         return self._examine(address, policy, timeout, door)
 
+    def fetch(self) -> None:
+        """Ask the makers for all that the last evidence took."""
+        self._fetch(self._wanted)
+
     @contextmanager
     def telling(self) -> Iterator[None]:
         """What lacks inside is told with the way to get it."""

@@ -43,6 +43,11 @@ VERBS: Final = (
         'chat https://llm.example "Why is the sky blue?" --policy policy.yaml',
     ),
     Verb(
+        "connect",
+        "give any OpenAI client an address here, and verify the server behind it",
+        "connect https://llm.example --policy policy.yaml",
+    ),
+    Verb(
         "receipt",
         "check a kept receipt, without any network",
         "receipt verify answer.receipt --policy policy.yaml",

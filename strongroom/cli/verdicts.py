@@ -9,7 +9,9 @@ from strongroom.appraise.verdict import Result
 from strongroom.cli.terminal import one_line, table
 from strongroom.errors import FormatError
 from strongroom.evidence.eventlog import PCR, EventLog
-from strongroom.host.attested import Examination, Finding
+from strongroom.host.attested import Examination
+from strongroom.host.judging import Finding
+from strongroom.host.sealedhttp import SealedExamination
 from strongroom.measure.tree import words
 from strongroom.verify.claims import Claims
 from strongroom.verify.roots import SIMULATED_LABEL
@@ -17,6 +19,7 @@ from strongroom.wire.canonical import JSON, parse_json
 
 _LAUNCH: Final = re.compile(r"[0-9a-f]{96}")  # a launch measurement, said in words as well
 _DIGEST: Final = re.compile(r"[0-9a-f]{64,}")
+Examined = Examination | SealedExamination
 LOUD: Final = (
     f"{SIMULATED_LABEL}: this machine is simulated silicon. It hides nothing from anyone. For tests only."
 )
@@ -28,18 +31,19 @@ def report(examined: Examination) -> str:
     return "\n".join([*loud, table(list(_rows(examined))), "", *_facts(examined)])
 
 
-def summary(examined: Examination) -> str:
+def summary(examined: Examined) -> str:
     """One line: who, on what, running what."""
     claims = examined.channel.claims
     model = event(claims.events, "model")
     mark = f" {SIMULATED_LABEL}" if examined.simulated else ""
+    mark += "" if isinstance(examined, Examination) else " sealed bodies,"
     return one_line(
         f"{examined.address}: {'accepted' if examined.passed else 'REFUSED'},{mark} {claims.tee.upper()} "
         f"{claims.product}, image {words(claims.measurement)}, model {model.get('name', 'unknown')}"
     )
 
 
-def to_json(examined: Examination) -> dict[str, JSON]:
+def to_json(examined: Examined) -> dict[str, JSON]:
     """All of it, for scripts; stable keys."""
     claims = examined.channel.claims
     return {
@@ -57,12 +61,18 @@ def to_json(examined: Examination) -> dict[str, JSON]:
         "engine": event(claims.events, "engine"),
         "gpus": claims.gpus,
         "gpu_state_by_agent": claims.gpu_state.to_json() if claims.gpu_state is not None else None,
-        "certificate_sha256": sha256(examined.certificate).hexdigest(),
+        **_keys(examined),
         "receipt_key_sha256": None if (key := examined.receipt_key) is None else sha256(key).hexdigest(),
         "key_exchange": examined.group,
         "not_checked": list(claims.not_checked),
         "verdicts": {finding.purpose.value: finding.verdict.to_json() for finding in examined.findings},
     }
+
+
+def _keys(examined: Examined) -> dict[str, JSON]:
+    if isinstance(examined, Examination):
+        return {"certificate_sha256": sha256(examined.certificate).hexdigest()}
+    return {"sealed_key_sha256": examined.key.id.hex()}
 
 
 def said_of_gpus(claims: Claims) -> str:

@@ -44,6 +44,7 @@ class Purpose(StrEnum):
     RA_TLS = "ra-tls"
     CHANNEL = "channel"
     RECEIPT_KEY = "receipt-key"
+    SEALED_BODIES = "sealed-bodies"
     APPLICATION = "application"
     BOOT = "boot"
 

@@ -18,34 +18,30 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from strongroom.appraise.policy import Policy
-from strongroom.appraise.verdict import Verdict, appraise
-from strongroom.errors import ConfigError, FormatError, PolicyError, ProtocolError, VerifyError
-from strongroom.evidence.binding import EXPORTER_LABEL, Purpose, channel_challenge, receipt_challenge
+from strongroom.errors import ConfigError, PolicyError, ProtocolError, VerifyError
+from strongroom.evidence.binding import EXPORTER_LABEL, Purpose, channel_challenge
 from strongroom.evidence.bundle import MAX_BYTES, MAX_PACKED, Bundle
 from strongroom.evidence.collateral import Collateral
 from strongroom.host import tls
 from strongroom.host.collateral.supply import Supplied, Supply, nothing
 from strongroom.host.http1 import HTTPConnection, Limits, Response
-from strongroom.ratls.acceptance import accept, spki
+from strongroom.host.judging import Finding, Judge, Signer, members, one_machine, reasons
+from strongroom.ratls.acceptance import spki
 from strongroom.ratls.certificate import extract
-from strongroom.verify.bundle import verify_bundle
-from strongroom.verify.claims import Claims
 from strongroom.verify.lacking import LackingError
-from strongroom.verify.one_boot import check_one_boot
 from strongroom.verify.roots import SIMULATED_LABEL, Roots
-from strongroom.wire.canonical import JSON, parse_json, unb64u
+from strongroom.wire.canonical import parse_json
 
 EVIDENCE_PATH: Final = "/.well-known/strongroom/evidence"
 MAX_EVIDENCE: Final = MAX_PACKED + MAX_BYTES + (64 << 10)  # bytes of the answer: two bundles, one collateral
-_FAR: Final = 1 << 37  # unix seconds; datetime holds no later year
 MAX_SILENCE: Final = 3600.0  # seconds
 _LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = re.compile(rf"(?!.{{254}}){_LABEL}(\.{_LABEL})*\.?")
@@ -85,16 +81,6 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One piece of evidence: genuine, and judged."""
-
-    purpose: Purpose
-    bundle: Bundle
-    claims: Claims
-    verdict: Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
     """What a server proved of itself, and what a policy says to that."""
 
@@ -126,13 +112,20 @@ class Examination:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Every distinct reason against this server, the channel's first."""
-        return tuple(dict.fromkeys(reason for finding in self.findings for reason in finding.verdict.reasons))
+        return reasons(self.findings)
 
     def require(self) -> None:
         """Raise PolicyError with every reason, unless all verdicts passed."""
         if not self.passed:
             silicon = f" ({SIMULATED_LABEL})" if self.simulated else ""
             raise PolicyError(f"{self.address}: refused{silicon}: {'; '.join(self.reasons)}")
+
+
+def dial(address: Address, *, timeout: float) -> tls.TLSStream:
+    """A TLS 1.3 connection to whoever answers; `timeout` is the longest silence in seconds."""
+    if not 0 < timeout <= MAX_SILENCE:  # not a number is refused too
+        raise ConfigError(f"timeout: got {timeout:g} s, want more than 0 and at most {MAX_SILENCE:g} s")
+    return tls.connect(address.host, address.port, timeout=timeout)
 
 
 class Candidate:
@@ -149,9 +142,7 @@ class Candidate:
     @classmethod
     def dial(cls, address: Address, *, timeout: float = 20.0) -> Self:
         """A TLS 1.3 connection to whoever answers; `timeout` is the longest silence in seconds."""
-        if not 0 < timeout <= MAX_SILENCE:  # not a number is refused too
-            raise ConfigError(f"timeout: got {timeout:g} s, want more than 0 and at most {MAX_SILENCE:g} s")
-        return cls(tls.connect(address.host, address.port, timeout=timeout), address, timeout=timeout)
+        return cls(dial(address, timeout=timeout), address, timeout=timeout)
 
     def examine(
         self,
@@ -170,23 +161,22 @@ class Candidate:
         certificate = self._stream.peer_certificate_der
         self.own, self.carried = supply(extract(certificate)), Collateral()
         with suppress(LackingError):  # what it takes may come with the answer
-            _Judge(policy, roots, now, self.own, self.carried).certificate(certificate)
+            Judge(policy, roots, now, self.own, self.carried).certificate(certificate)
         nonce = secrets.token_bytes(32)
         exporter = self._stream.exporter(EXPORTER_LABEL, 32, nonce)
         answer = self._ask(nonce)
         channel_bundle, signer = _parse_answer(answer, door)
         self.own, self.carried = supply(channel_bundle), channel_bundle.collateral
-        judge = _Judge(policy, roots, now, self.own, self.carried)
+        judge = Judge(policy, roots, now, self.own, self.carried)
         certified = judge.certificate(certificate)
         channel = judge.bundle(
             channel_bundle, Purpose.CHANNEL, channel_challenge(nonce, exporter), spki(certificate)
         )
-        _one_machine(channel.claims, certified.claims, "certificate")
+        one_machine(channel.claims, certified.claims, "certificate")
         receipts = None
         if signer is not None:
-            challenge = receipt_challenge(signer.not_before)
-            receipts = judge.bundle(signer.bundle, Purpose.RECEIPT_KEY, challenge, signer.key)
-            _one_machine(channel.claims, receipts.claims, "receipt key")
+            receipts = judge.signer(signer)
+            one_machine(channel.claims, receipts.claims, "receipt key")
         return Examination(
             address=self.address,
             certificate=certificate,
@@ -275,6 +265,15 @@ class AttestedConnection:
         """32 bytes that only the two ends of this connection know (RFC 8446, 7.5)."""
         return self._stream.exporter(label, 32, context)
 
+    @property
+    def is_quiet(self) -> bool:
+        """As of TLSStream: whether it can carry a request."""
+        return self._stream.is_quiet
+
+    def abort(self) -> None:
+        """As of TLSStream: from another thread."""
+        self._stream.abort()
+
     def close(self) -> None:
         self._stream.close()
 
@@ -287,78 +286,13 @@ class AttestedConnection:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Judge:
-    policy: Policy
-    roots: Roots
-    now: datetime
-    own: Supplied
-    carried: Collateral
-
-    def certificate(self, der: bytes) -> Finding:
-        claims = accept(
-            der,
-            roots=self.roots,
-            now=self.now,
-            issuers=self.own.certificates,
-            collateral=self.own.collateral,
-            carried=self.carried,
-        )
-        return self._finding(Purpose.RA_TLS, extract(der), claims)
-
-    def bundle(self, bundle: Bundle, purpose: Purpose, challenge: bytes, key: bytes) -> Finding:
-        claims = verify_bundle(
-            bundle if bundle.collateral else replace(bundle, collateral=self.carried),
-            purpose=purpose,
-            challenge=challenge,
-            key=key,
-            roots=self.roots,
-            now=self.now,
-            issuers=self.own.certificates,
-            collateral=self.own.collateral,
-        )
-        return self._finding(purpose, bundle, claims)
-
-    def _finding(self, purpose: Purpose, bundle: Bundle, claims: Claims) -> Finding:
-        verdict = appraise(claims, self.policy, now=self.now)
-        return Finding(purpose=purpose, bundle=bundle, claims=claims, verdict=verdict)
-
-
-def _one_machine(channel: Claims, other: Claims, name: str) -> None:
-    # Two acceptable machines, or two boots of one, that share a key: the key has left one of them.
-    check_one_boot(other, channel, name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Signer:
-    key: bytes  # DER SubjectPublicKeyInfo
-    not_before: datetime
-    bundle: Bundle
-
-
-def _parse_answer(answer: bytes, door: Door) -> tuple[Bundle, _Signer | None]:
+def _parse_answer(answer: bytes, door: Door) -> tuple[Bundle, Signer | None]:
     value = parse_json(answer, "evidence answer", max_bytes=MAX_EVIDENCE)
     if door is Door.RECEIVING:
-        return Bundle.from_json(_object(value, {"channel"}, "evidence answer")["channel"]), None
-    outer = _object(value, {"channel", "receipt_key"}, "evidence answer")
-    inner = _object(outer["receipt_key"], {"key", "not_before", "bundle"}, "evidence answer.receipt_key")
-    key, not_before = inner["key"], inner["not_before"]
-    if not isinstance(key, str) or type(not_before) is not int or not 0 <= not_before < _FAR:
-        raise FormatError("evidence answer.receipt_key: want key as text and not_before in unix seconds")
-    if not_before % 60:  # evidence commits to minutes: loose seconds could be changed unseen
-        raise FormatError(f"evidence answer.receipt_key: not_before is {not_before}, want a whole minute")
-    signer = _Signer(
-        unb64u(key, "evidence answer.receipt_key.key"),
-        datetime.fromtimestamp(not_before, UTC),
-        Bundle.from_json(inner["bundle"]),
-    )
+        return Bundle.from_json(members(value, {"channel"}, "evidence answer")["channel"]), None
+    outer = members(value, {"channel", "receipt_key"}, "evidence answer")
+    signer = Signer.from_json(outer["receipt_key"], "evidence answer.receipt_key")
     return Bundle.from_json(outer["channel"]), signer
-
-
-def _object(value: JSON, keys: set[str], subject: str) -> dict[str, JSON]:
-    if not isinstance(value, dict) or value.keys() != keys:
-        raise FormatError(f"{subject}: want exactly the keys {', '.join(sorted(keys))}")
-    return value
 
 
 def _is_ip(host: str) -> bool:

@@ -1,10 +1,10 @@
 """One request to an accepted server, its answer as it comes, and the receipt that binds the two."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from strongroom.appraise.policy import Policy
 from strongroom.appraise.verdict import appraise
@@ -16,10 +16,12 @@ from strongroom.errors import (
     TransportError,
     VerifyError,
 )
-from strongroom.host.attested import AttestedConnection
+from strongroom.host.attested import MAX_EVIDENCE
+from strongroom.host.collateral.supply import Supplied
 from strongroom.host.http1 import Limits, Response
+from strongroom.host.judging import Finding
 from strongroom.receipts import envelope
-from strongroom.receipts.hashing import BodyHash
+from strongroom.receipts.hashing import BodyHash, StreamHash
 from strongroom.receipts.receipt import Receipt
 from strongroom.verify.roots import Roots
 from strongroom.wire.canonical import parse_json
@@ -30,6 +32,36 @@ ANSWER: Final = Limits(silence=300.0)  # a long prompt is read in silence
 _SMALL: Final = Limits(silence=30.0, total=60.0, body=envelope.MAX_BYTES)
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _REPEATED: Final = 300  # characters of a server's own error message that ours repeats
+
+
+class Examined(Protocol):
+    """What a server proved before anything was asked of it."""
+
+    @property
+    def own(self) -> Supplied: ...
+    @property
+    def answer(self) -> bytes: ...  # an object whose receipt_key is the evidence for that key
+    @property
+    def channel(self) -> Finding: ...
+    @property
+    def receipts(self) -> Finding | None: ...
+    @property
+    def receipt_key(self) -> bytes | None: ...
+
+
+class Connection(Protocol):
+    """An accepted server: AttestedConnection, or SealedConnection."""
+
+    @property
+    def examination(self) -> Examined: ...
+    def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        limits: Limits | None = None,
+    ) -> Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +75,18 @@ class Proof:
 class ProvenExchange:
     """POST `body`, iterate over the answer to its end, then `prove` it. Used once.
 
-    Raises ConfigError when the server refuses what we ask, TransportError when it cannot answer now.
+    Raises ConfigError when the server refuses what we ask, TransportError when it cannot answer now. A caller that
+    `hands_on` what the server says gets its errors as answers, which nothing proves.
     """
 
     def __init__(
-        self, connection: AttestedConnection, *, path: str, body: bytes, token: str | None = None
+        self,
+        connection: Connection,
+        *,
+        path: str,
+        body: bytes,
+        token: str | None = None,
+        hands_on: bool = False,
     ) -> None:
         self._connection = connection
         self._path = path
@@ -55,30 +94,35 @@ class ProvenExchange:
         headers = {"content-type": "application/json", **self._headers}
         self._sent = BodyHash()
         self._sent.update(body)
-        self._received = BodyHash()
         self._ended = False
-        self._answer = connection.request("POST", path, headers, body, ANSWER)
-        if self._answer.status != 200:
-            raise _refusal(self._answer)
-        self._id = self._answer.header(RECEIPT_HEADER)
+        self.answer = connection.request(
+            "POST", path, headers, body, ANSWER
+        )  # its head; for its body, iterate
+        if self.answer.status != 200 and not hands_on:
+            raise refusal(self.answer)
+        self._id = self.answer.header(RECEIPT_HEADER)
+        self.streams = (self.answer.header("content-type") or "").lower().startswith("text/event-stream")
+        self._received = StreamHash() if self.streams else BodyHash()
 
     def __iter__(self) -> Iterator[bytes]:
         """Body bytes exactly as delivered. Nothing of them is proven before prove()."""
-        for data in self._answer:
+        for data in self.answer:
             self._received.update(data)
             yield data
         self._ended = True
 
     def prove(self, *, policy: Policy, roots: Roots, now: datetime) -> Proof:
-        """The receipt, fetched over the same connection and found to speak for exactly these bytes.
+        """The receipt, found to speak for exactly these bytes: the stream carried it, or it is asked for now.
 
         Raises VerifyError when it does not, PolicyError when the machine that signed it is not acceptable.
         """
         if not self._ended:
             raise ProtocolError("receipt: asked for before the answer's end")
+        if self.answer.status != 200:
+            raise ProtocolError(f"receipt: asked for an answer with http status {self.answer.status}")
         if self._id is None or not _ID.fullmatch(self._id):
             raise ProtocolError(f"receipt: header {RECEIPT_HEADER} is {self._id!r}, want 32 hex digits")
-        raw = self._fetch(self._id)
+        raw = self._carried() or self._fetch(self._id)
         own = self._connection.examination.own
         receipt, claims = envelope.verify_envelope(
             raw, roots=roots, now=now, issuers=own.certificates, collateral=own.collateral
@@ -86,6 +130,19 @@ class ProvenExchange:
         appraise(claims, policy, now=now).require()
         self._require_ours(receipt, key=envelope.parse(raw)[0].key)
         return Proof(receipt, raw)
+
+    def _carried(self) -> bytes | None:
+        """The receipt file that the stream's receipt makes with the evidence this connection showed."""
+        if not isinstance(self._received, StreamHash) or not self._received.receipts:
+            return None
+        examined = self._connection.examination
+        signer = envelope.SignerEvidence.from_json(
+            parse_json(examined.answer, "evidence answer", max_bytes=MAX_EVIDENCE)
+        )
+        evidence = replace(signer.bundle, collateral=examined.channel.bundle.collateral)
+        return envelope.pack(
+            envelope.from_stream(self._received), not_before=signer.not_before, evidence=evidence
+        )
 
     def _fetch(self, identifier: str) -> bytes:
         response = self._connection.request("GET", f"/v1/receipts/{identifier}", self._headers, limits=_SMALL)
@@ -102,6 +159,7 @@ class ProvenExchange:
             ("id", receipt.id, self._id),
             ("method", receipt.method, "POST"),
             ("endpoint", receipt.endpoint, self._path),
+            ("stream", receipt.stream, isinstance(self._received, StreamHash)),
         ):
             if found != wanted:
                 raise VerifyError(f"receipt: {name} is {found!r}, want {wanted!r}")
@@ -110,8 +168,9 @@ class ProvenExchange:
             raise VerifyError("receipt: says that the answer was cut short")
 
 
-def _refusal(response: Response) -> StrongroomError:
-    text = f"server: http status {response.status}: {_message(response)}"
+def refusal(response: Response, who: str = "server") -> StrongroomError:
+    """What an answer with another status than 200 says, as an error of ours."""
+    text = f"{who}: http status {response.status}: {_message(response)}"
     if response.status == 429 or response.status >= 500:
         return TransportError(text)
     if 400 <= response.status < 500:

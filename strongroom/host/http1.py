@@ -5,7 +5,7 @@ redirected, cached or retried, and the body is handed on as it came: receipts sp
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -36,9 +36,9 @@ class Limits:
 class Response:
     """An answer whose body is still on its way: iterate over it once, or read() it."""
 
-    def __init__(self, head: h11.Response, body: Iterator[bytes]) -> None:
-        self.status: int = head.status_code
-        self._headers = list(head.headers)
+    def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: Iterator[bytes]) -> None:
+        self.status = status
+        self._headers = headers  # names in lower case
         self._body = body
 
     def header(self, name: str) -> str | None:
@@ -83,7 +83,7 @@ class HTTPConnection:
         self._stream.settimeout(min(limits.silence, limits.total))  # not what was left of the last answer's
         self._send(method, target, dict(headers or {}), body)
         head = self._head(limits, deadline)
-        response = Response(head, self._body(limits, deadline))
+        response = Response(head.status_code, list(head.headers), self._body(limits, deadline))
         if (coding := response.header("content-encoding")) not in (None, "identity"):
             raise ProtocolError(f"http: content-encoding is {coding!r}, want none")
         return response

@@ -10,7 +10,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from strongroom.appraise.policy import Policy
-from strongroom.errors import ConfigError, ProtocolError, StrongroomError, TransportError, VerifyError
+from strongroom.errors import (
+    ConfigError,
+    FormatError,
+    ProtocolError,
+    StrongroomError,
+    TransportError,
+    VerifyError,
+)
 from strongroom.host.attested import AttestedConnection
 from strongroom.host.exchange import Proof, ProvenExchange
 from strongroom.host.tls import TLSEngine
@@ -45,6 +52,55 @@ def test_a_receipt_proves_exact_bytes() -> None:
     assert proof.receipt.model == MODEL
     policy = Policy.from_raw(parse_yaml(policy_text(machine), "policy"))
     assert verify_envelope(proof.envelope, roots=policy.roots, now=datetime.now(UTC))[0] == proof.receipt
+
+
+@dataclass
+class Carrying(Machine):
+    """Its streams carry their receipts; `twist` does something to them on the way."""
+
+    carries: bool = True
+    twist: Callable[[list[bytes]], list[bytes]] = lambda pieces: pieces
+
+    def carrying(self, pieces: list[bytes], signed: SignedReceipt) -> list[bytes]:
+        return self.twist(super().carrying(pieces, signed))
+
+
+@pytest.mark.guarantee("G12")
+def test_a_stream_carries_its_receipt() -> None:
+    machine = Carrying()
+    answer, proof = converse(machine)
+    assert b": ping\n\n" in answer and proof.receipt.stream
+    assert [request.method for request in machine.requests if request.target.startswith("/v1/")] == ["POST"]
+    policy = Policy.from_raw(parse_yaml(policy_text(machine), "policy"))
+    assert verify_envelope(proof.envelope, roots=policy.roots, now=datetime.now(UTC))[0] == proof.receipt
+
+
+@pytest.mark.guarantee("G12")
+@pytest.mark.parametrize(
+    ("twist", "error", "why"),
+    [
+        (lambda p: [*p[:1], b"data: {}\n\n", *p[1:]], VerifyError, "response body hashes to"),
+        (lambda p: [*p, b"data: {}\n\n"], VerifyError, "response body hashes to"),
+        (lambda p: p[:-1], VerifyError, "response body hashes to"),
+        (lambda p: [*p[:1], b": hidden\rdata: {}\n\n", *p[1:]], VerifyError, "response body hashes to"),
+        (lambda p: [*p[:-1], p[-2], p[-1]], FormatError, "more receipts than one"),
+        (lambda p: [*p[:-2], b": strongroom-receipt {}\n\n", p[-1]], FormatError, "'key' is missing"),
+        (lambda p: [*p[:-2], p[-2].replace(b'"complete":true', b'"complete":false'), p[-1]],
+         VerifyError, "signature does not match"),
+        (lambda p: [*p[:-2], p[-1]], ProtocolError, "http status 404"),
+    ],
+)  # fmt: skip
+def test_a_changed_stream_is_refused(
+    twist: Callable[[list[bytes]], list[bytes]], error: type[Exception], why: str
+) -> None:
+    with pytest.raises(error, match=why):
+        converse(Carrying(twist=twist))
+
+
+@pytest.mark.guarantee("G12")
+def test_a_receipt_for_a_stream_speaks_for_no_whole_answer() -> None:
+    with pytest.raises(VerifyError, match="stream is True, want False"):
+        converse(Lying(change=lambda r: replace(r, stream=True)))
 
 
 def test_the_token_goes_with_both_requests() -> None:

@@ -110,10 +110,14 @@ def test_the_first_failure_ends_it(where: str) -> None:
 def test_an_interrupt_ends_it_too() -> None:
     job = Noted(10_000, pause=0.001)
     timer = threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        crew(2).run([job])
-    timer.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            crew(2).run([job])
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert job.marks == ["start", "drop"] and len(job.worked) < 10_000
     assert not [thread for thread in threading.enumerate() if "_serve" in thread.name]
 
