@@ -40,11 +40,17 @@ bench:    ## figures, measured in pairs
 bench-verify:  ## milliseconds of one verification of each kind
 	@./setup.sh base && $(PYTHON) -m bench.verify "$(VECTORS)"
 
-bench-fs: ## the model file system beside its peers: an hour; BENCH="--quick --only read" for less
+bench-fs: ## the model file system beside its peers: half an hour; BENCH="--quick --only read" for less
 	@./setup.sh base engine rivals && $(SUDO) $(PYTHON) -m bench.fs $(BENCH)
 
 bench-keys:    ## what a key costs: from the broker, and from the local socket
 	@./setup.sh base && $(PYTHON) -m bench.keys
+
+bench-ingress: ## the door beside haproxy and nginx, where they are installed, and plain Python; BENCH="--quick" for less
+	@./setup.sh base && $(SUDO) $(PYTHON) -m bench.ingress $(BENCH)
+
+bench-leakage: ## what the sizes of streamed records tell of the tokens
+	@./setup.sh base && $(PYTHON) -m bench.leakage
 
 dstack-suite:  ## the tests of the dstack SDK, unchanged, against the key socket; SUITE=DIR runs another copy
 	@./setup.sh base && SUITE=$(SUITE) $(PYTHON) -m tests.dstack_suite
@@ -56,4 +62,4 @@ clean:    ## caches and everything under build/
 	@! grep -q " $(CURDIR)/build/" /proc/self/mounts || { echo "clean: stop the demo first: it has mounts below build/" >&2; exit 1; }
 	@$(SUDO) rm -rf build .mypy_cache .ruff_cache .pytest_cache *.egg-info && find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo attacks test check vectors flips tamper kill-points fsx bench bench-verify bench-fs bench-keys dstack-suite image clean
+.PHONY: help demo attacks test check vectors flips tamper kill-points fsx bench bench-verify bench-fs bench-keys bench-ingress bench-leakage dstack-suite image clean
