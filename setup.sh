@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly TORCH_VERSION=2.13.0 VLLM_VERSION=0.32.0
 readonly BASE_PACKAGES="python3 python3-venv python3-dev gcc pkg-config libsystemd-dev fuse3 iproute2"
 readonly GUEST_PACKAGES="systemd systemd-container dbus swtpm util-linux"
-readonly PEER_PACKAGES="gocryptfs skopeo tpm2-tools umoci" KSERVE_VERSION=0.21.0
+readonly PEER_PACKAGES="chromium gocryptfs skopeo tpm2-tools umoci" KSERVE_VERSION=0.21.0
 readonly RIVAL_PACKAGES="gocryptfs securefs rclone libfuse3-dev pkg-config gcc"
 readonly ENGINE_PACKAGES="libnuma1 util-linux"  # vLLM's CPU backend links the one and runs lscpu of the other
 

@@ -33,6 +33,7 @@ AGREEMENT: Final = {
     "sealed": {"wire", "keys"},
     "push": {"wire", "sealed"},
     "receipts": {"wire", "keys", "evidence", "verify"},
+    "sealedhttp": {"wire"},
     "errors": set(),
     "__init__": set(),
 }
@@ -52,15 +53,18 @@ FACADES: Final = {  # each of these libraries enters through one module; the dem
         "strongroom.host.fetch",
         "strongroom.cli.broker_front",
         "strongroom.cli.broker_server",
+        "bench.ingress.plain_python",  # a proxy to compare with
     },
     "cbor2": {"strongroom.wire.cbor"},
     "coincurve": {"strongroom.keys.recoverable"},
     "lxml": {"strongroom.evidence.rim"},
     "mfusepy": {"demo.silicon.tree", "sidecars.fs.live.portable"},
+    "orjson": {"sidecars.proxy.bodies"},
     "pynvml": {"guest.machine.gpu"},
     "pyroute2": {"guest.machine.netns"},
     "subprocess": {"strongroom.host.run"},
     "systemd": {"strongroom.host.notify"},
+    "uvloop": {"strongroom.host.door.loop"},
     "yaml": {"strongroom.host.yamltext"},
 }
 EMPTY_NAMES: Final = {"util", "utils", "common", "helper", "helpers", "manager", "managers"}
