@@ -38,9 +38,9 @@ async def keep_watch(system: System, volumes: Sequence[StateVolume] = ()) -> Non
             raise VerifyError(f"model: {fs.status}")
         if fs.active in GONE:  # the engine is not bound to it, for a death that systemd repairs
             raise fs.failure()
-        running = next(unit for unit in parts if unit.name == engine.UNIT)
-        if running.main_pid:
-            check_sealed(running.main_pid)
+        served = next(unit for unit in parts if unit.name == engine.UNIT)
+        if served.running and served.main_pid:  # before its exec, a process is still where systemd is
+            check_sealed(served.main_pid)
         await system.gpus.still_ready()
         _tell(system.record, parts, state)
         notify("WATCHDOG=1")

@@ -144,3 +144,24 @@ def test_a_volume_that_is_gone_is_told_once_and_ends_nothing(
     ]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "store: stale file handle (strongroom-live@state.service is failed" in said[0]
+
+
+@pytest.mark.guarantee("G10")
+def test_the_engines_network_is_looked_at_once_it_runs(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, tmp_path: Path
+) -> None:
+    """What systemd has just forked has a process id, and is not yet in its namespace."""
+    rounds = iter(["activating", "activating", "active"])
+
+    async def states(*names: str) -> list[UnitState]:
+        active = next(rounds)
+        return [UnitState(name, active, "start", "success", "serving model", 1, 0, 435) for name in names]
+
+    def refuse(pid: int) -> None:
+        raise MachineError(f"network of process {pid}: has eth0, lo, want lo alone")
+
+    monkeypatch.setattr(units, "states", states)
+    monkeypatch.setattr(watch, "check_sealed", refuse)
+    with pytest.raises(MachineError, match="network of process 435"):
+        asyncio.run(watch.keep_watch(system(machine, tmp_path)))
+    assert next(rounds, None) is None
