@@ -148,7 +148,7 @@ class Book:
     def enter(self, tenant: Tenant, entry: Entry, signed_part: bytes) -> None:
         """Put it into the log, and hold it ready for its owner, also past the end of this process.
 
-        MachineError when there is no room, or the clock stands before the evidence: then it is in no log, and nobody has it.
+        MachineError when there is no room, or the clock stands before the evidence: then no log has it, and nobody.
         """
         self.identity.require_clock(entry.served_at)
         entry.keyset_digest, entry.index = self._keyset_digest, self.log.tree.size
