@@ -136,6 +136,9 @@ def _environment(config: Config) -> dict[str, str]:
     }
     if config.gpus == 0:
         values["VLLM_CPU_KVCACHE_SPACE"] = str(config.engine.kv_cache_gib)
+        # Eager, but for a few functions of its sampler: the first answer with logprobs would call a C++ compiler,
+        # which an image has no reason to hold.
+        values["TORCHDYNAMO_DISABLE"] = "1"
     else:
         # The second generation of the model runner reads stale buffers under confidential computing: wrong tokens,
         # and no error (vllm-project/vllm#57224).

@@ -74,6 +74,8 @@ def test_gpus_get_the_runner_that_is_right_under_confidential_computing(venv: Pa
     assert "--enforce-eager" not in with_gpus.flags
     without = engine.plan(parse(Userdata.of(text(good()))), venv)
     assert "VLLM_USE_V2_MODEL_RUNNER" not in dict(without.environment)
+    assert dict(without.environment)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in dict(with_gpus.environment)
 
 
 def test_no_engine_or_two_are_refused(venv: Path) -> None:
