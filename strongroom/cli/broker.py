@@ -32,7 +32,13 @@ DEFAULT_LISTEN: Final = "127.0.0.1:8443"
 def add_parser(subparsers: Any) -> None:
     broker = subparsers.add_parser("broker", help=__doc__.partition("\n")[0], description=__doc__)
     verbs = broker.add_subparsers(metavar="ACTION", required=True)
+    _add_init(verbs)
+    add_verbs(verbs)
+    add_audit(verbs)
+    _add_serve(verbs)
 
+
+def _add_init(verbs: Any) -> None:
     init = verbs.add_parser("init", help="make a broker directory, its root key and its TLS certificate")
     init.add_argument("directory", type=Path, metavar="DIR")
     init.add_argument(
@@ -60,9 +66,8 @@ def add_parser(subparsers: Any) -> None:
     init.add_argument("--json", action="store_true", help="print the result as JSON")
     init.set_defaults(action=_init)
 
-    add_verbs(verbs)
-    add_audit(verbs)
 
+def _add_serve(verbs: Any) -> None:
     run = verbs.add_parser("serve", help="answer guests until SIGTERM; one audit line on stderr per decision")
     run.add_argument("directory", type=Path, metavar="DIR")
     run.add_argument(
