@@ -128,11 +128,38 @@ def dial(address: Address, *, timeout: float) -> tls.TLSStream:
     return tls.connect(address.host, address.port, timeout=timeout)
 
 
-class Candidate:
+class OverTLS:
+    """What stands on one TLS connection, and closes it when it is left."""
+
+    def __init__(self, stream: tls.TLSStream) -> None:
+        self._stream = stream
+
+    @property
+    def is_quiet(self) -> bool:
+        """As of TLSStream: whether it can carry a request."""
+        return self._stream.is_quiet
+
+    def abort(self) -> None:
+        """As of TLSStream: from another thread."""
+        self._stream.abort()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Candidate(OverTLS):
     """A server of which nothing is believed yet: it can be asked for evidence, and for nothing else."""
 
     def __init__(self, stream: tls.TLSStream, address: Address, *, timeout: float) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._http = HTTPConnection(stream, str(address))
         self._limits = Limits(silence=timeout, total=2 * timeout, body=MAX_EVIDENCE)
         self.address = address
@@ -198,17 +225,6 @@ class Candidate:
         examination.require()
         return AttestedConnection(self._stream, self._http, examination)
 
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _ask(self, nonce: bytes) -> bytes:
         target = f"{EVIDENCE_PATH}?nonce={nonce.hex()}"
         response = self._http.request("GET", target, limits=self._limits)
@@ -217,12 +233,12 @@ class Candidate:
         return response.read()
 
 
-class AttestedConnection:
+class AttestedConnection(OverTLS):
     """An accepted server. Made by Candidate.accept or `open`; one request at a time."""
 
     def __init__(self, stream: tls.TLSStream, http: HTTPConnection, examination: Examination) -> None:
         examination.require()
-        self._stream = stream
+        super().__init__(stream)
         self._http = http
         self.examination = examination
 
@@ -264,26 +280,6 @@ class AttestedConnection:
     def exporter(self, label: bytes, context: bytes) -> bytes:
         """32 bytes that only the two ends of this connection know (RFC 8446, 7.5)."""
         return self._stream.exporter(label, 32, context)
-
-    @property
-    def is_quiet(self) -> bool:
-        """As of TLSStream: whether it can carry a request."""
-        return self._stream.is_quiet
-
-    def abort(self) -> None:
-        """As of TLSStream: from another thread."""
-        self._stream.abort()
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _parse_answer(answer: bytes, door: Door) -> tuple[Bundle, Signer | None]:

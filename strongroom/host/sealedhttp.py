@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from strongroom.appraise.policy import Policy
 from strongroom.errors import FormatError, PolicyError, ProtocolError, TransportError, VerifyError
 from strongroom.evidence.binding import Purpose
 from strongroom.evidence.bundle import Bundle
 from strongroom.host import tls
-from strongroom.host.attested import MAX_EVIDENCE, Address, dial
+from strongroom.host.attested import MAX_EVIDENCE, Address, OverTLS, dial
 from strongroom.host.collateral.supply import Supplied, Supply, nothing
 from strongroom.host.exchange import refusal
 from strongroom.host.http1 import HTTPConnection, Limits, Response
@@ -80,7 +79,7 @@ class SealedExamination:
             raise PolicyError(f"{self.address}: refused{silicon}: {'; '.join(self.reasons)}")
 
 
-class SealedConnection:
+class SealedConnection(OverTLS):
     """An accepted server. One request at a time, each sealed by itself; used as an AttestedConnection is."""
 
     def __init__(
@@ -92,7 +91,8 @@ class SealedConnection:
         clock: Callable[[], float] = time.time,
     ) -> None:
         examination.require()
-        self._stream, self._http, self._clock = stream, http, clock
+        super().__init__(stream)
+        self._http, self._clock = http, clock
         self.examination = examination
 
     @staticmethod
@@ -161,26 +161,6 @@ class SealedConnection:
             secret=inside.secret, request=sealed_request.digest(sealed), key_id=self.examination.key.id
         )
         return _opened(outer, opener)
-
-    @property
-    def is_quiet(self) -> bool:
-        """As of TLSStream: whether it can carry a request."""
-        return self._stream.is_quiet
-
-    def abort(self) -> None:
-        """As of TLSStream: from another thread."""
-        self._stream.abort()
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _examine(
