@@ -175,3 +175,4 @@ def test_fsync(top: Path) -> None:
     os.fsync(fd)
     os.close(fd)
     os.sync()
+    assert (top / ("d" * 200) / ("f" * 200)).read_bytes() == b"safe"

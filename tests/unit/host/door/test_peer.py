@@ -1,6 +1,6 @@
 """Mirrors strongroom/host/door/peer.py: whom limits hold for, and who is waited for.
 
-tests/integration/test_door.py has the rest.
+tests/integration/door/ has the rest.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Mirrors sidecars/proxy/admin.py; what the door answers there is in tests/integration/test_door.py."""
+"""Mirrors sidecars/proxy/admin.py; what the door answers there is in tests/integration/door/."""
 
 import asyncio
 import socket
